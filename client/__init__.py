@@ -1,0 +1,1 @@
+"""The device runtime: frame source, session, transports and shaping."""

@@ -1,0 +1,1 @@
+"""Shaping without privileges: a relay whose rate follows a trace."""

@@ -1,0 +1,1 @@
+"""What takes long: profiling, detections, and cells on a testbed."""

@@ -1,0 +1,194 @@
+"""The grid of a scenario: which cells and runs its config asks for, and what each is called.
+
+A *cell* is one setting (trace, clients, SLO, fps, policy, world, device), a *run* one clip and
+repetition of it. Names come from config values alone, never from the content of a file, so that
+adding a trace, clip or repetition computes only what is new and two scenarios never collide.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from jellyfish.errors import ConfigError
+
+Config = Mapping[str, Any]
+
+
+def digest(value: Any) -> str:
+    """Return 8 hex digits that name `value` (JSON-like), independent of key order."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def pick(config: Config, section: str, name: str) -> Any:
+    """Return `config[section][name]`.
+
+    Raises:
+        ConfigError: there is no such name; the text lists those there are.
+    """
+    known = config[section]
+    if name not in known:
+        raise ConfigError(
+            f"config: no {name!r} under {section}; there are: {', '.join(sorted(known))}"
+        )
+    return known[name]
+
+
+@dataclass(frozen=True)
+class ClientSpec:
+    """What one client of a cell asks for."""
+
+    slo_ms: float
+    fps: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One setting of the grid. `group` is what figures show on the axis: 2, or `4_var_var`."""
+
+    world: str
+    device: str
+    workers: int
+    policy: str
+    trace: str
+    group: str
+    clients: tuple[ClientSpec, ...]
+    clips: tuple[str, ...]
+    repetitions: int
+
+    @property
+    def slo(self) -> str:
+        """The common SLO in ms, or `var`."""
+        return _common([c.slo_ms for c in self.clients])
+
+    @property
+    def fps(self) -> str:
+        """The common frame rate, or `var`."""
+        return _common([c.fps for c in self.clients])
+
+    @property
+    def name(self) -> str:
+        """A file name that tells cells of one scenario apart."""
+        clients = f"{self.group}-slo{self.slo}-fps{self.fps}"
+        return f"{self.world}-{self.device}x{self.workers}-{self.policy}-{self.trace}-{clients}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One clip and repetition of a cell; `key` names its directory under results/runs/."""
+
+    cell: Cell
+    clip: str
+    repetition: int
+    key: str
+    seed: int
+
+
+def _common(values: list[float]) -> str:
+    return f"{values[0]:g}" if len(set(values)) == 1 else "var"
+
+
+def cells(config: Config) -> list[Cell]:
+    """Return every cell of the grid, each once, in the order of the config.
+
+    Raises:
+        ConfigError: a block names a trace, clip, device or mixed cell that the config lacks.
+    """
+    found: dict[str, Cell] = {}
+    for block in config["grid"]:
+        for cell in _block_cells(config, block):
+            if found.setdefault(cell.name, cell) != cell:
+                raise ConfigError(f"config: two blocks of grid ask for {cell.name} differently")
+    return list(found.values())
+
+
+def _block_cells(config: Config, block: Config) -> Iterator[Cell]:
+    pick(config, "devices", block["device"])
+    for clip in block["clips"]:
+        pick(config, "clips", clip)
+    groups = [
+        (str(n), (ClientSpec(float(slo), float(fps)),) * n)
+        for n, slo, fps in product(block["clients"], block["slo_ms"], block["fps"])
+    ]
+    for name in block.get("mixed", []):
+        pairs = pick(config, "mixed", name)
+        groups.append((name, tuple(ClientSpec(float(slo), float(fps)) for slo, fps in pairs)))
+    policies = block.get("policies", [config["server"]["policy"]])
+    for trace, policy, (group, clients) in product(block["traces"], policies, groups):
+        pick(config, "traces", trace)
+        yield Cell(
+            world=block["world"],
+            device=block["device"],
+            workers=int(block["workers"]),
+            policy=policy,
+            trace=trace,
+            group=group,
+            clients=clients,
+            clips=tuple(block["clips"]),
+            repetitions=int(block["repetitions"]),
+        )
+
+
+def runs(config: Config, cell: Cell) -> list[Run]:
+    """Return the runs of a cell, clip by clip and repetition by repetition."""
+    return [
+        _run(config, cell, clip, repetition)
+        for clip, repetition in product(cell.clips, range(cell.repetitions))
+    ]
+
+
+def _run(config: Config, cell: Cell, clip: str, repetition: int) -> Run:
+    settings = run_settings(config, cell, clip, repetition)
+    name = f"{cell.name}-{clip}-r{repetition}-{digest(settings)}"
+    # A paired design: every policy meets the same seeds, so that they differ in nothing else.
+    seed_of = {k: v for k, v in settings.items() if k not in {"server", "policy"}}
+    seed = int(digest([config["seed"], seed_of]), 16)
+    return Run(cell=cell, clip=clip, repetition=repetition, key=name, seed=seed)
+
+
+def run_settings(config: Config, cell: Cell, clip: str, repetition: int) -> dict[str, Any]:
+    """Return every config value that the run's result depends on: what its key is made of."""
+    return {
+        "seed": config["seed"],
+        "zoo": config["zoo"],
+        "clip": pick(config, "clips", clip),
+        "trace": pick(config, "traces", cell.trace),
+        "device": pick(config, "devices", cell.device),
+        "profile": config["profile"],
+        "server": config["server"],
+        "policy": cell.policy,
+        "workers": cell.workers,
+        "network": config["network"],
+        "client": config["client"],
+        "clients": [[c.slo_ms, c.fps] for c in cell.clients],
+        "world": cell.world,
+        "hosts": config["hosts"],
+        "repetition": repetition,
+    }
+
+
+def profile_key(config: Config, device: str) -> str:
+    """Return the name of the profile of the config's zoo on `device`: results/profiles/KEY/."""
+    settings = [
+        config["zoo"],
+        pick(config, "devices", device),
+        config["profile"],
+        pick(config, "clips", config["profile"]["clip"]),
+        config["scoring"],
+    ]
+    return f"{zoo_name(config)}-{device}-{digest(settings)}"
+
+
+def detections_key(config: Config, clip: str) -> str:
+    """Return the name of the detections of the config's zoo on `clip`: results/detections/KEY/."""
+    return f"{zoo_name(config)}-{clip}-{digest([config['zoo'], pick(config, 'clips', clip)])}"
+
+
+def zoo_name(config: Config) -> str:
+    """Return the zoo's name: the stem of its file."""
+    return str(config["zoo"]).rsplit("/", 1)[-1].removesuffix(".yaml")

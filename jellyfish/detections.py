@@ -1,0 +1,50 @@
+"""Detections of one frame, as the whole system passes them on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """N boxes found in a frame.
+
+    Args:
+        boxes: (N, 4) float32, x1 y1 x2 y2 as fractions of the frame's width and height, so that
+            they mean the same at every input size.
+        scores: (N,) float32, 0 to 1, highest first.
+        classes: (N,) int32, index into the zoo's labels.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    classes: NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        n = len(self.scores)
+        if self.boxes.shape != (n, 4) or self.classes.shape != (n,):
+            raise ValueError(
+                f"{n} scores, boxes {self.boxes.shape}, classes {self.classes.shape}: "
+                "want (N,), (N, 4), (N,)"
+            )
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @classmethod
+    def none(cls) -> Detections:
+        """Return an empty set."""
+        return cls(
+            boxes=np.zeros((0, 4), np.float32),
+            scores=np.zeros(0, np.float32),
+            classes=np.zeros(0, np.int32),
+        )
+
+    def where(self, keep: NDArray[np.bool_]) -> Detections:
+        """Return those rows for which `keep` (N,) is true."""
+        return Detections(
+            boxes=self.boxes[keep], scores=self.scores[keep], classes=self.classes[keep]
+        )

@@ -1,0 +1,1 @@
+"""Formats on disk: the door between the decisions and files."""

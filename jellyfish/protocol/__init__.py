@@ -1,0 +1,1 @@
+"""The wire format: the .proto, its generated code, and conversions to value classes."""

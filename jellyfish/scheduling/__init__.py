@@ -1,0 +1,1 @@
+"""Which DNN each GPU runs, and which GPU serves each client."""

@@ -1,0 +1,1 @@
+"""The stages that are cheap to redo: data, scoring, tables and figures."""

@@ -1,0 +1,1 @@
+"""The serving runtime: gRPC service, engine, workers, devices and zoo."""

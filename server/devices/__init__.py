@@ -1,0 +1,1 @@
+"""Devices: what executes a DNN inside a worker process."""

@@ -1,0 +1,1 @@
+"""The zoo: Darknet networks read into torch, decoded and suppressed."""
