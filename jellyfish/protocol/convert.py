@@ -1,0 +1,214 @@
+"""Messages on the wire to value classes and back. Whatever comes off the wire is checked here."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from jellyfish.detections import Detections
+from jellyfish.errors import ProtocolError
+from jellyfish.messages import Ack, Answer, Event, Frame, Heartbeat, Registration
+from jellyfish.protocol import jellyfish_pb2 as pb
+from jellyfish.records import Outcome, Stages
+
+MAX_PX = 16384  # more than any camera; larger numbers are nonsense
+_TO_WIRE = {
+    Outcome.OK: pb.OUTCOME_OK,
+    Outcome.DROPPED: pb.OUTCOME_DROPPED,
+    Outcome.REJECTED: pb.OUTCOME_REJECTED,
+    Outcome.ERROR: pb.OUTCOME_ERROR,
+}
+_FROM_WIRE = {number: outcome for outcome, number in _TO_WIRE.items()}
+
+
+def _milliseconds(value: float, name: str) -> float:
+    if not (isfinite(value) and value >= 0):
+        raise ProtocolError(f"{name} is {value}; want a finite number of ms, 0 or more")
+    return float(value)
+
+
+def _size(px: int, name: str) -> int:
+    if not 0 < px <= MAX_PX:
+        raise ProtocolError(f"{name} is {px}; want 1 to {MAX_PX} px")
+    return int(px)
+
+
+def frame_to_wire(frame: Frame) -> Any:
+    """Return `frame` as a protobuf Frame."""
+    return pb.Frame(
+        id=frame.id,
+        tag=frame.tag,
+        image=frame.image,
+        px=frame.px,
+        bandwidth_kbps=frame.bandwidth_kbps,
+        device_ms=frame.device_ms,
+    )
+
+
+def frame_from_wire(message: Any) -> Frame:
+    """Return a protobuf Frame as a value.
+
+    The bandwidth report passes as it is: the server's estimate ignores nonsense, and the frame
+    is none the worse for it. The image is not looked at; the worker finds out what it is.
+
+    Raises:
+        ProtocolError: px or device_ms is out of range.
+    """
+    return Frame(
+        id=message.id,
+        tag=message.tag,
+        image=message.image,
+        px=_size(message.px, "px"),
+        bandwidth_kbps=message.bandwidth_kbps,
+        device_ms=_milliseconds(message.device_ms, "device_ms"),
+    )
+
+
+def event_to_wire(event: Event) -> Any:
+    """Return an event as a protobuf ServerMessage."""
+    if isinstance(event, Ack):
+        return pb.ServerMessage(ack=pb.Ack(id=event.id, server_ms=event.server_ms))
+    if isinstance(event, Answer):
+        return pb.ServerMessage(result=_answer_to_wire(event))
+    return pb.ServerMessage(heartbeat=pb.Heartbeat())
+
+
+def event_from_wire(message: Any) -> Event:
+    """Return a protobuf ServerMessage as a value.
+
+    Raises:
+        ProtocolError: it says nothing, or something that cannot be meant.
+    """
+    kind = message.WhichOneof("kind")
+    if kind == "ack":
+        return Ack(message.ack.id, _milliseconds(message.ack.server_ms, "server_ms"))
+    if kind == "result":
+        return _answer_from_wire(message.result)
+    if kind == "heartbeat":
+        return Heartbeat()
+    raise ProtocolError("the server sent a message of no known kind")
+
+
+def _answer_to_wire(answer: Answer) -> Any:
+    stages = answer.stages
+    return pb.Result(
+        id=answer.id,
+        outcome=_TO_WIRE[answer.outcome],
+        reason=answer.reason,
+        next_px=answer.next_px,
+        dnn_px=answer.dnn_px,
+        gpu=answer.gpu,
+        batch=answer.batch,
+        server_ms=answer.server_ms,
+        stages=pb.Stages(
+            dispatch_ms=stages.dispatch_ms,
+            decode_ms=stages.decode_ms,
+            wait_ms=stages.wait_ms,
+            execute_ms=stages.execute_ms,
+        ),
+        detections=detections_to_wire(answer.detections),
+    )
+
+
+def _answer_from_wire(result: Any) -> Answer:
+    outcome = _FROM_WIRE.get(result.outcome)
+    if outcome is None:
+        raise ProtocolError(f"the answer to frame {result.id} has outcome {result.outcome}")
+    stages = result.stages
+    return Answer(
+        id=result.id,
+        outcome=outcome,
+        reason=result.reason,
+        next_px=_size(result.next_px, "next_px"),
+        dnn_px=result.dnn_px,
+        gpu=result.gpu,
+        batch=result.batch,
+        server_ms=_milliseconds(result.server_ms, "server_ms"),
+        stages=Stages(
+            dispatch_ms=_milliseconds(stages.dispatch_ms, "dispatch_ms"),
+            decode_ms=_milliseconds(stages.decode_ms, "decode_ms"),
+            wait_ms=_milliseconds(stages.wait_ms, "wait_ms"),
+            execute_ms=_milliseconds(stages.execute_ms, "execute_ms"),
+        ),
+        detections=detections_from_wire(result.detections),
+    )
+
+
+def detections_to_wire(detections: Detections) -> Any:
+    """Return `detections` as protobuf Detections."""
+    return pb.Detections(
+        boxes=detections.boxes.ravel().tolist(),
+        scores=detections.scores.tolist(),
+        classes=detections.classes.tolist(),
+    )
+
+
+def detections_from_wire(message: Any) -> Detections:
+    """Return protobuf Detections as a value, highest score first.
+
+    Raises:
+        ProtocolError: lengths do not agree, a number is not finite, a score is not in 0 to 1 or
+            a class index is too large.
+    """
+    n = len(message.scores)
+    if len(message.boxes) != 4 * n or len(message.classes) != n:
+        raise ProtocolError(
+            f"detections: {len(message.boxes)} coordinates, {n} scores, "
+            f"{len(message.classes)} classes"
+        )
+    if n == 0:
+        return Detections.none()
+    boxes = np.array(message.boxes, dtype=np.float32).reshape(n, 4)
+    scores = np.array(message.scores, dtype=np.float32)
+    classes = np.array(message.classes, dtype=np.int64)
+    if not np.isfinite(boxes).all():
+        raise ProtocolError("detections: a coordinate is not finite")
+    if not ((scores >= 0) & (scores <= 1)).all():  # false for NaN too
+        raise ProtocolError("detections: a score is not between 0 and 1")
+    if (classes > np.iinfo(np.int32).max).any():
+        raise ProtocolError(f"detections: class {classes.max()} is too large")
+    order = np.argsort(-scores, kind="stable")
+    return Detections(
+        boxes=boxes[order], scores=scores[order], classes=classes[order].astype(np.int32)
+    )
+
+
+def registration_to_wire(registration: Registration) -> Any:
+    """Return `registration` as a protobuf RegisterResponse."""
+    return pb.RegisterResponse(
+        token=registration.token,
+        first_px=registration.first_px,
+        input_px=registration.input_px,
+        frame_bytes=registration.frame_bytes,
+        heartbeat_s=registration.heartbeat_s,
+    )
+
+
+def registration_from_wire(message: Any) -> Registration:
+    """Return a protobuf RegisterResponse as a value.
+
+    Raises:
+        ProtocolError: no token, no or unordered sizes, or a number that cannot be meant.
+    """
+    sizes = tuple(_size(px, "input_px") for px in message.input_px)
+    weights = tuple(message.frame_bytes)
+    if not message.token:
+        raise ProtocolError("the server gave no token")
+    if not sizes or any(a >= b for a, b in pairwise(sizes)):
+        raise ProtocolError(f"input_px {sizes} must be ascending and not empty")
+    if len(weights) != len(sizes) or not all(isfinite(w) and w > 0 for w in weights):
+        raise ProtocolError(f"frame_bytes {weights} must be positive, one a size")
+    if message.first_px not in sizes:
+        raise ProtocolError(f"first_px {message.first_px} is none of {sizes}")
+    if not (isfinite(message.heartbeat_s) and message.heartbeat_s > 0):
+        raise ProtocolError(f"heartbeat_s is {message.heartbeat_s}; want a positive number")
+    return Registration(
+        token=message.token,
+        first_px=message.first_px,
+        input_px=sizes,
+        frame_bytes=weights,
+        heartbeat_s=message.heartbeat_s,
+    )
