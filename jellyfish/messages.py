@@ -45,7 +45,7 @@ class Answer:
     gpu: int = -1  # -1: none
     batch: int = 0  # frames in the batch that it ran in
     server_ms: float = 0.0  # from receipt of the frame to this answer
-    stages: Stages = Stages()
+    stages: Stages = field(default_factory=Stages)
     detections: Detections = field(default_factory=Detections.none)
 
 
