@@ -1,0 +1,188 @@
+"""Which detections match the reference: TP, FP and FN per frame, in two ways.
+
+*strict*: per class, one to one, in order of score, each detection taking the free reference box
+that it overlaps most, as pycocotools does. *published*: as the paper's evaluation counts (RTSS
+2022, section VI): a detection is right if it overlaps any reference box of the scored classes,
+a reference box is missed if no detection overlaps it; neither per class nor exclusive.
+
+Both work on many frames at once: frames are packed into padded arrays, slot by slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jellyfish.detections import Detections
+from jellyfish.errors import ConfigError
+
+IntArray = NDArray[np.int64]
+_CHUNK = 1024  # frames packed at a time: bounds the memory of the padded overlap array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What is scored: class indices, lowest score on both sides, and lowest overlap (IoU).
+
+    Raises:
+        ConfigError: no classes, or confidence or iou outside 0..1.
+    """
+
+    classes: Collection[int]
+    confidence: float
+    iou: float
+
+    def __post_init__(self) -> None:
+        if not self.classes:
+            raise ConfigError("scoring.classes is empty: nothing would be scored")
+        for name in ("confidence", "iou"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"scoring.{name} must lie between 0 and 1")
+
+    def keep(self, found: Detections) -> Detections:
+        """Return those of `found` that are scored."""
+        return found.where(
+            (found.scores >= self.confidence) & np.isin(found.classes, list(self.classes))
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """(F,) true positives, false positives and false negatives of F frames."""
+
+    tp: IntArray
+    fp: IntArray
+    fn: IntArray
+
+    def where(self, keep: NDArray[np.bool_]) -> Counts:
+        """Return the counts of those frames for which `keep` (F,) is true."""
+        return Counts(self.tp[keep], self.fp[keep], self.fn[keep])
+
+    @property
+    def precision(self) -> float:
+        """TP / (TP + FP), pooled over frames; NaN if nothing was found."""
+        return _ratio(self.tp.sum(), self.tp.sum() + self.fp.sum())
+
+    @property
+    def recall(self) -> float:
+        """TP / (TP + FN), pooled over frames; NaN if there was nothing to find."""
+        return _ratio(self.tp.sum(), self.tp.sum() + self.fn.sum())
+
+    @property
+    def f1(self) -> float:
+        """2 TP / (2 TP + FP + FN), pooled over frames; NaN if all three are 0."""
+        double = 2 * self.tp.sum()
+        return _ratio(double, double + self.fp.sum() + self.fn.sum())
+
+
+Matcher = Callable[[Sequence[Detections], Sequence[Detections], Rule], Counts]
+
+
+def strict(found: Sequence[Detections], reference: Sequence[Detections], rule: Rule) -> Counts:
+    """Match frame by frame, per class, one to one, highest score first.
+
+    Args:
+        found, reference: F frames each, in the same order.
+        rule: what is scored.
+    """
+    return _chunked(found, reference, rule, _strict)
+
+
+def published(found: Sequence[Detections], reference: Sequence[Detections], rule: Rule) -> Counts:
+    """Match frame by frame as the paper does: any overlap counts, for any scored class.
+
+    Args:
+        found, reference: F frames each, in the same order.
+        rule: what is scored.
+    """
+    return _chunked(found, reference, rule, _published)
+
+
+MATCHINGS: dict[str, Matcher] = {"strict": strict, "published": published}
+
+
+def overlaps(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the IoU of every pair: boxes (..., N, 4) and (..., M, 4) give (..., N, M)."""
+    left, right = a.astype(np.float64)[..., :, None, :], b.astype(np.float64)[..., None, :, :]
+    sides = np.minimum(left[..., 2:], right[..., 2:]) - np.maximum(left[..., :2], right[..., :2])
+    shared = np.prod(np.maximum(sides, 0.0), axis=-1)
+    union = _area(left) + _area(right) - shared
+    out: NDArray[np.float64] = np.zeros_like(shared)
+    np.divide(shared, union, out=out, where=union > 0)
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class _Packed:
+    boxes: NDArray[np.float32]  # (F, N, 4)
+    classes: NDArray[np.int32]  # (F, N)
+    there: NDArray[np.bool_]  # (F, N): false in the padding
+
+
+def _pack(frames: Sequence[Detections]) -> _Packed:
+    counts = np.array([len(frame) for frame in frames], np.int64)
+    there = np.arange(counts.max(initial=0)) < counts[:, None]
+    boxes = np.zeros((*there.shape, 4), np.float32)
+    classes = np.full(there.shape, -1, np.int32)
+    boxes[there] = np.concatenate([frame.boxes for frame in frames])
+    classes[there] = np.concatenate([frame.classes for frame in frames])
+    return _Packed(boxes, classes, there)
+
+
+def _chunked(
+    found: Sequence[Detections],
+    reference: Sequence[Detections],
+    rule: Rule,
+    match: Callable[[_Packed, _Packed, float], Counts],
+) -> Counts:
+    if len(found) != len(reference):
+        raise ValueError(f"{len(found)} frames found, {len(reference)} in the reference")
+    none = np.zeros(0, np.int64)
+    parts = [Counts(none, none, none)]
+    for start, end in pairwise([*range(0, len(found), _CHUNK), len(found)]):
+        left = _pack([rule.keep(frame) for frame in found[start:end]])
+        right = _pack([rule.keep(frame) for frame in reference[start:end]])
+        parts.append(match(left, right, rule.iou))
+    return Counts(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("tp", "fp", "fn"))
+    )
+
+
+def _strict(found: _Packed, reference: _Packed, iou: float) -> Counts:
+    overlap = overlaps(found.boxes, reference.boxes)
+    same = found.classes[:, :, None] == reference.classes[:, None, :]
+    same &= found.there[:, :, None] & reference.there[:, None, :]
+    # pycocotools' threshold, and its choice of the last among equal overlaps: hence the flip.
+    overlap = np.where(same & (overlap >= min(iou, 1 - 1e-10)), overlap, -1.0)[:, :, ::-1]
+    frames, slots, references = overlap.shape
+    taken = np.zeros((frames, references), bool)
+    rows = np.arange(frames)
+    if references:
+        for slot in range(slots):  # detections are in order of score
+            candidates = np.where(taken, -1.0, overlap[:, slot])
+            best = candidates.argmax(axis=1)
+            hit = candidates[rows, best] >= 0
+            taken[rows[hit], best[hit]] = True
+    tp = taken.sum(axis=1)
+    return Counts(tp, found.there.sum(axis=1) - tp, reference.there.sum(axis=1) - tp)
+
+
+def _published(found: _Packed, reference: _Packed, iou: float) -> Counts:
+    hits = overlaps(found.boxes, reference.boxes) >= iou
+    hits &= found.there[:, :, None] & reference.there[:, None, :]
+    tp = hits.any(axis=2).sum(axis=1)
+    met = hits.any(axis=1).sum(axis=1)
+    return Counts(tp, found.there.sum(axis=1) - tp, reference.there.sum(axis=1) - met)
+
+
+def _area(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    sides = np.maximum(boxes[..., 2:] - boxes[..., :2], 0.0)
+    return sides[..., 0] * sides[..., 1]
+
+
+def _ratio(part: np.int64, whole: np.int64) -> float:
+    return float(part / whole) if whole else float("nan")
