@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from math import isfinite
+from math import inf, isfinite
 
 from jellyfish.errors import ConfigError
+
+_ROUNDING = 1e-14  # a sum that rounding raised past a step's end must not wait out an idle step
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Trace:
     relay's process should start without numpy.
 
     Raises:
-        ConfigError: no steps, a negative or non-finite rate, no positive rate, step_s <= 0.
+        ConfigError: no steps, a negative or non-finite rate, nothing carried at all, step_s <= 0.
     """
 
     name: str
@@ -35,10 +37,13 @@ class Trace:
         for i, rate in enumerate(self.mbps):
             if not isfinite(rate) or rate < 0:
                 raise ConfigError(f"trace {self.name}: step {i} has rate {rate}; want >= 0 Mbit/s")
-        if not any(self.mbps):
-            raise ConfigError(f"trace {self.name}: every rate is 0; nothing would ever arrive")
-        steps = (rate * 1e6 * self.step_s for rate in self.mbps)
-        object.__setattr__(self, "_bits", (0.0, *accumulate(steps)))
+        bits = (0.0, *accumulate(rate * 1e6 * self.step_s for rate in self.mbps))
+        if not 0 < bits[-1] < inf:
+            raise ConfigError(
+                f"trace {self.name}: it carries {bits[-1]:g} bits in {self.period_s:g} s; "
+                "want more than 0, and finite"
+            )
+        object.__setattr__(self, "_bits", bits)
 
     @property
     def period_s(self) -> float:
@@ -53,8 +58,8 @@ class Trace:
         """Return the bits that the link can carry in [0, t]."""
         periods, rest = divmod(t, self.period_s)
         i = min(int(rest // self.step_s), len(self.mbps) - 1)
-        partial = (rest - i * self.step_s) * self.mbps[i] * 1e6
-        return periods * self._bits[-1] + self._bits[i] + partial
+        within = min(max(rest - i * self.step_s, 0.0), self.step_s)  # rounding may leave the step
+        return periods * self._bits[-1] + (self._bits[i] + self.mbps[i] * 1e6 * within)
 
     def departure(self, t: float, bits: float) -> float:
         """Return when the last of `bits` has left a link that is free from `t` seconds on.
@@ -63,15 +68,13 @@ class Trace:
         """
         if bits <= 0:
             return t
-        periods, target = divmod(self.bits_until(t) + bits, self._bits[-1])
-        if target <= 0:  # the end of a period: the last step that carries anything
+        total = (self.bits_until(t) + bits) * (1 - _ROUNDING)
+        periods, target = divmod(total, self._bits[-1])
+        if target == 0:  # with the end of a period, not with the start of the next
             periods, target = periods - 1, self._bits[-1]
-        i = bisect_right(self._bits, target) - 1
-        if self._bits[i] == target:  # reached at the end of an earlier step, not after idle ones
-            i = self._bits.index(target) - 1
-            return periods * self.period_s + (i + 1) * self.step_s
-        within = (target - self._bits[i]) / (self.mbps[i] * 1e6)
-        return max(t, periods * self.period_s + i * self.step_s + within)
+        i = bisect_left(self._bits, target) - 1  # the step that reaches it: never one of rate 0
+        within = min((target - self._bits[i]) / (self.mbps[i] * 1e6), self.step_s)
+        return max(t, periods * self.period_s + (i * self.step_s + within))
 
     def shifted(self, steps: int) -> Trace:
         """Return the same trace begun `steps` steps later, as one who starts there sees it."""
