@@ -1,0 +1,67 @@
+# `make` does everything from nothing; `make help` says what else there is.
+# Needs Python 3.11; all else is installed into .venv, whose packages requirements.lock pins.
+PYTHON ?= python3.11
+BIN := .venv/bin
+LAUNCH := $(BIN)/python -m experiment.launch --cores all
+STAGES := data profiles fig_6 fig_7 fig_8 fig_9 report
+PACKAGES := jellyfish server client experiment scripts
+MYPY := $(BIN)/mypy
+SMK := workflow/Snakefile $(wildcard workflow/rules/*.smk)
+ARGS ?=
+
+.DEFAULT_GOAL := all
+.PHONY: all smoke $(STAGES) test lint format install install-dev lock clean distclean help
+
+all: install ## the default scenario: data, profiles, runs, scores, figures, report
+	@$(LAUNCH) all $(ARGS)
+
+smoke: install ## every stage on the smallest grid
+	@$(LAUNCH) all --configfile config/smoke.yaml $(ARGS)
+
+$(STAGES): install ## one stage of the default scenario, and what it needs
+	@$(LAUNCH) $@ $(ARGS)
+
+test: install-dev ## the tests, without those marked slow
+	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+lint: install-dev ## ruff, mypy, snakefmt, snakemake --lint
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(MYPY)
+	@$(BIN)/snakefmt --check $(SMK)
+	@$(BIN)/snakemake --lint
+
+format: install-dev ## put every file into its form
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@$(BIN)/snakefmt $(SMK)
+
+# The stamp is a copy of the lock, compared by content: a checkout that touches the lock installs nothing.
+install: .venv/bin/python
+	@cmp -s requirements.lock .venv/installed.lock || { \
+	  echo "Installing $$(grep -c == requirements.lock) packages into .venv (2 GB; some minutes)"; \
+	  $(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.lock && \
+	  cp requirements.lock .venv/installed.lock; }
+
+install-dev: install
+	@cmp -s requirements-dev.lock .venv/installed-dev.lock || { \
+	  echo "Installing $$(grep -c == requirements-dev.lock) packages for development into .venv"; \
+	  $(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements-dev.lock && \
+	  cp requirements-dev.lock .venv/installed-dev.lock; }
+
+.venv/bin/python:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "make: no $(PYTHON) here; install Python 3.11 or say make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv
+
+lock: ## write both lock files anew from the versions in pyproject.toml
+	@$(PYTHON) envs/lock.py
+
+clean: ## remove results and caches (downloads too)
+	rm -rf results .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+distclean: clean ## ... and the installation
+	rm -rf .venv
+
+help: ## this list
+	@awk -F ': .*## ' '/^[a-z$$].*: .*## / { sub(/\$$\(STAGES\)/, "$(STAGES)", $$1); printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
