@@ -23,6 +23,11 @@ class Policy:
             deadline.
         batch_slack_ms: wait for a fuller batch only while the tightest frame has more than this
             to spare.
+        hold_new: keep the frames of a client that no plan has considered yet until one has;
+            the published system drops them.
+        replan_gap_s: a client's joining or leaving calls for a new plan at once, but no sooner
+            than this after the last.
+        overhead_weight: weight of the newest value in the running mean of dispatch times.
         backoff: how clients step down on their own estimate of the bandwidth.
     """
 
@@ -33,13 +38,24 @@ class Policy:
     drop_waiting: bool = True
     drop_tolerance_ms: float = 5.0
     batch_slack_ms: float = 10.0
+    hold_new: bool = True
+    replan_gap_s: float = 0.05
+    overhead_weight: float = 0.1
     backoff: str = "best"
 
 
 POLICIES = {
     p.name: p
     for p in (
-        Policy(name="paper", queue_order="fifo", pad_batches=True, drop_waiting=False),
+        Policy(
+            name="paper",
+            queue_order="fifo",
+            pad_batches=True,
+            drop_waiting=False,
+            hold_new=False,
+            replan_gap_s=0.5,
+            overhead_weight=0.5,
+        ),
         Policy(name="jellyfish"),
     )
 }

@@ -23,7 +23,8 @@ class Reason(StrEnum):
     NONE = ""
     TOO_LATE = "too late"  # lazy drop: it can no longer make its deadline
     NOT_MAPPED = "not mapped"  # no GPU serves this client in the current plan
-    IN_FLIGHT_LIMIT = "in-flight limit"  # too many unanswered frames on this client
+    IN_FLIGHT_LIMIT = "in-flight limit"  # too many unanswered frames of this client
+    TOO_FAST = "faster than registered"  # a client that sends more than its fps
     SOURCE_SLOW = "source too slow"  # the frame source had nothing at the tick
     SERVER_GONE = "server gone"
     NO_ANSWER = "no answer"  # the stream ended while it was under way
