@@ -1,0 +1,78 @@
+"""Reading what figures are drawn from, and keeping apart what must not be drawn in one figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from jellyfish.errors import DataError
+from jellyfish.files.tables import read_table
+
+# One figure shows one of each: a curve that mixes worlds or policies says nothing.
+SETTING = ("world", "device", "latencies", "workers", "policy", "trace")
+
+
+def read(paths: Path | Sequence[Path], columns: Sequence[str] = ()) -> pd.DataFrame:
+    """Return the rows of all parquet tables in `paths`, with `columns` and the setting's columns.
+
+    Raises:
+        DataError: no table, one is missing or unreadable, or it lacks a column.
+    """
+    paths = [paths] if isinstance(paths, Path) else list(paths)
+    if not paths:
+        raise DataError("nothing to draw: no table was given")
+    return pd.concat([_read_one(path, columns) for path in paths], ignore_index=True)
+
+
+def _read_one(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    table = read_table(path)
+    lacking = [name for name in columns if name not in table.column_names]
+    if lacking:
+        raise DataError(
+            f"{path} lacks the columns {', '.join(lacking)}; it has: "
+            f"{', '.join(table.column_names)}"
+        )
+    if columns:
+        table = table.select([n for n in table.column_names if n in {*columns, *SETTING}])
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
+
+
+def one_setting(table: pd.DataFrame, figure: str, **wanted: Any) -> pd.DataFrame:
+    """Return the rows of `table` with the `wanted` setting, which must leave exactly one.
+
+    Raises:
+        DataError: no row is left, or rows of several worlds, devices, policies or traces are.
+    """
+    rows = table
+    for name, value in wanted.items():
+        if value is not None:
+            rows = rows[rows[name].astype(str) == str(value)]
+    asked = ", ".join(f"{k} {v}" for k, v in wanted.items() if v is not None) or "anything"
+    if rows.empty:
+        raise DataError(f"{figure}: no row of its tables has {asked}")
+    for name in SETTING:
+        found = sorted(set(rows[name].astype(str))) if name in rows else []
+        if len(found) > 1:
+            raise DataError(
+                f"{figure}: its tables hold more than one {name} "
+                f"({', '.join(found)}); choose one with {name}="
+            )
+    return rows
+
+
+def note(table: pd.DataFrame, *more: str) -> str:
+    """Return the small print of a figure drawn from rows of one setting.
+
+    It says which world and latencies they are from, then `more`.
+    """
+    first = {name: str(table[name].iloc[0]) for name in SETTING if name in table}
+    latencies = first.get("latencies", first.get("device", "unknown"))
+    parts = [f"{first.get('world', 'unknown world')}, latencies of {latencies}"]
+    if "workers" in first:
+        parts.append(f"{first['workers']} worker{'s' if first['workers'] != '1' else ''}")
+    parts += [f"{name} {first[name]}" for name in ("policy", "trace") if name in first]
+    return " · ".join([*parts, *more])
