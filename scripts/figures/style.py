@@ -94,13 +94,14 @@ def size_colors(count: int) -> list[Any]:
 
 
 @contextmanager
-def page(width_in: float, height_in: float, note: str) -> Iterator[Figure]:
+def page(width_in: float, height_in: float, note: str, *, panels: bool = True) -> Iterator[Figure]:
     """Yield a figure of that size in the shared style, with `note` in small print below it.
 
+    `panels` are laid out so that nothing overlaps; a drawing places its parts itself.
     Whatever is drawn or saved must happen inside: the style ends with the context.
     """
     with mpl.rc_context(cast(Any, _RC)):
-        figure = Figure(figsize=(width_in, height_in), layout="constrained")
+        figure = Figure(figsize=(width_in, height_in), layout="constrained" if panels else None)
         below = 0.0
         if note:
             lines = _wrapped(note, width_in)
