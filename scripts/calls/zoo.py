@@ -1,0 +1,9 @@
+"""Export the zoo for CPUs."""
+
+from pathlib import Path
+
+from scripts import export_zoo
+from scripts.logged import logged
+
+with logged(snakemake):
+    export_zoo.main(snakemake.config, snakemake.params.root, Path("results"))

@@ -1,0 +1,25 @@
+# One job a cell: server and clients start and end inside it. Finished runs lie in results/runs/
+# and are skipped; the index is written last. Like profiles: only a changed config, a missing
+# index or --forcerun measures again.
+rule cell:
+    input:
+        profile=lambda wildcards: ancient(profile_file(CELLS[wildcards.cell].device)),
+        clips=lambda wildcards: ancient(
+            [clip_path(clip) for clip in CELLS[wildcards.cell].clips]
+        ),
+        model=ancient(model_paths()),
+    output:
+        "results/{scenario}/cells/{cell}.json",
+    log:
+        "results/logs/{scenario}/cells/{cell}.log",
+    conda:
+        "../../envs/cell.yaml"
+    threads: ALL_CORES
+    resources:
+        testbed=1,
+    params:
+        cell=lambda wildcards: CELLS[wildcards.cell],
+        runs=cell_settings,
+        root=ROOT,
+    script:
+        "../../scripts/calls/cell.py"

@@ -1,0 +1,15 @@
+# What one DNN says of every frame of a clip: the reference that runs are scored against.
+rule detections:
+    input:
+        clip=lambda wildcards: ancient(clip_path(DETECTIONS[wildcards.detections])),
+        model=ancient(model_paths()),
+    output:
+        "results/detections/{detections}/{px}.json",
+    log:
+        "results/logs/detections/{detections}/{px}.log",
+    conda:
+        "../../envs/cell.yaml"
+    params:
+        clip=lambda wildcards: DETECTIONS[wildcards.detections],
+    script:
+        "../../scripts/calls/detections.py"

@@ -1,0 +1,43 @@
+# What one can ask for by name beside `all`; all other rules have wildcards and are reached
+# through these.
+rule data:
+    """Downloads, and the clips cut from them."""
+    input:
+        [asset_path(name) for name in used_assets()],
+        [clip_path(name) for name in [*RUN_CLIPS, config["profile"]["clip"]]],
+
+
+rule profiles:
+    """Latency and accuracy of every DNN on every device of the grid."""
+    input:
+        [profile_file(device) for device in DEVICES],
+
+
+rule fig_6:
+    """Accuracy against input size; latency and throughput against batch size."""
+    input:
+        figure_files("pdf", ["fig_6"]),
+
+
+rule fig_7:
+    """DNN and bandwidth over the frames of two clients."""
+    input:
+        figure_files("pdf", ["fig_7"]),
+
+
+rule fig_8:
+    """F1 and miss rate against the number of clients."""
+    input:
+        figure_files("pdf", ["fig_8"]),
+
+
+rule fig_9:
+    """Distribution of the end-to-end latency."""
+    input:
+        figure_files("pdf", ["fig_9"]),
+
+
+rule report:
+    """One HTML file with figures, scores and the config."""
+    input:
+        f"results/{SCENARIO}/report.html",
