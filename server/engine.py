@@ -1,0 +1,366 @@
+"""The heart of the server: clients join, frames come in, each gets exactly one answer.
+
+The engine queues, batches, drops, plans and swaps DNNs; workers only execute. It reads time from
+its event loop alone, so that it runs unchanged in virtual time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from random import Random
+from typing import Any
+
+from jellyfish.adaptation import server_px
+from jellyfish.admission import refusal
+from jellyfish.budget import BITS_PER_BYTE, network_ms
+from jellyfish.detections import Detections
+from jellyfish.errors import RejectedError
+from jellyfish.files.tables import PlanRow
+from jellyfish.messages import Ack, Answer, Frame
+from jellyfish.policy import Policy
+from jellyfish.profile import Profile
+from jellyfish.records import Outcome, Reason, Stages
+from jellyfish.scheduling.problem import Plan
+from server.clients import ClientHandle, Deliver, Pending
+from server.gpu import Gpu, Ran
+from server.planner import Planner
+from server.planning import MARGIN_MS, Overhead, Planning
+from server.queues import FrameQueue
+from server.settings import EngineConfig, Settings
+from server.worker import Worker
+
+log = logging.getLogger(__name__)
+
+HealthListener = Callable[[bool], None]
+
+
+class ServerFull(RejectedError):  # noqa: N818 - it says what the server is
+    """The server has as many clients as it takes."""
+
+
+class NotServing(RejectedError):  # noqa: N818 - it says what the server is doing
+    """No worker is alive, or the server is stopping."""
+
+
+class Engine:
+    """Serves clients on workers as the planner says.
+
+    Args:
+        profile: what the zoo's DNNs cost and earn on these workers.
+        workers: one a GPU; the engine starts and closes them.
+        planner: the scheduler; the engine closes it.
+        policy: how to plan, queue, batch, drop and adapt.
+        rng: the source of the planner's seeds.
+        config: limits and intervals.
+        on_health: told whenever the first worker comes up or the last one goes down.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        workers: Sequence[Worker],
+        planner: Planner,
+        policy: Policy,
+        rng: Random,
+        config: EngineConfig | None = None,
+        on_health: HealthListener | None = None,
+    ) -> None:
+        self._settings = Settings(profile=profile, policy=policy, config=config or EngineConfig())
+        self._policy = policy
+        self._on_health = on_health
+        self._loop = asyncio.get_running_loop()
+        self._overhead = Overhead(policy.overhead_weight)
+        self._gpus = [
+            Gpu(
+                index,
+                worker,
+                self._settings,
+                self._finish,
+                self._overhead.dispatched,
+                self._gpu_down,
+                self._gpu_up,
+            )
+            for index, worker in enumerate(workers)
+        ]
+        self._held = FrameQueue("edf", self._too_late)  # until a plan has seen their clients
+        latency_ms = self._settings.latency_ms[0][0]
+        self._held.set_lead((latency_ms - policy.drop_tolerance_ms) / 1000)
+        self._clients: dict[int, ClientHandle] = {}
+        self._everybody: list[ClientHandle] = []  # who ever joined, for the record
+        self._arrivals = 0
+        self._waiting = 0  # frames without an answer
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._planning = Planning(
+            planner,
+            rng,
+            self._settings,
+            overhead=self._overhead,
+            clients=self._clients,
+            gpus=self._gpus,
+            adopt=self._adopt,
+        )
+        self._stopping = False
+        self._healthy = False
+
+    # --- life
+
+    async def start(self) -> None:
+        """Start all workers, load and warm their DNNs; return when ready to serve.
+
+        Raises:
+            JellyfishError: a worker does not start, or a DNN cannot be loaded.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                for gpu in self._gpus:
+                    group.create_task(gpu.start())
+        except BaseExceptionGroup as failures:
+            await self.stop(0)
+            raise failures.exceptions[0] from None
+        await self._planning.start()
+        self._check_health()
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more frames, answer what waits within `grace_s`, and end workers and planner."""
+        self._stopping = True
+        self._check_health()
+        for gpu in self._gpus:
+            gpu.drain()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._idle.wait()
+        await self._planning.stop()
+        await asyncio.gather(*(gpu.stop() for gpu in self._gpus))
+        for pending in self._held.clear():
+            self._finish(pending, Outcome.ERROR, Reason.STOPPING)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether a client that joins now can be served."""
+        return not self._stopping and any(gpu.alive for gpu in self._gpus)
+
+    @property
+    def settings(self) -> Settings:
+        """Profile, policy and config."""
+        return self._settings
+
+    @property
+    def plans(self) -> list[PlanRow]:
+        """One row a scheduler run so far."""
+        return self._planning.rows
+
+    def summary(self) -> dict[str, Any]:
+        """Return the counts of every client that ever joined, by name, and of the server."""
+        clients: dict[str, dict[str, int]] = {}
+        for c in self._everybody:
+            name = c.name if c.name not in clients else f"{c.name}#{c.number}"
+            clients[name] = {"client": c.number, **c.counts.as_dict()}
+        restarts = [gpu.restarts for gpu in self._gpus]
+        return {"clients": clients, "plans": len(self.plans), "worker_restarts": restarts}
+
+    # --- clients
+
+    def join(self, name: str, fps: float, slo_ms: float, deliver: Deliver) -> ClientHandle:
+        """Admit a client; what concerns its frames is given to `deliver`, which must not block.
+
+        Raises:
+            RejectedError: no plan could ever serve it; the text says why.
+            ServerFull: there are as many clients as the server takes.
+            NotServing: no worker is alive, or the server is stopping.
+        """
+        config = self._settings.config
+        if not self.healthy:
+            raise NotServing(Reason.STOPPING if self._stopping else "no worker is alive")
+        why = refusal(self._settings.profile, fps, slo_ms, config.wire_ms, MARGIN_MS)
+        if why is not None:
+            raise RejectedError(why)
+        if len(self._clients) >= config.max_clients:
+            raise ServerFull(f"the server takes {config.max_clients} clients and has them")
+        client = ClientHandle(
+            number=len(self._everybody),
+            name=name,
+            fps=fps,
+            slo_ms=slo_ms,
+            deliver=deliver,
+            joined_s=self._loop.time(),
+            weight=self._policy.overhead_weight,
+        )
+        self._clients[client.number] = client
+        self._everybody.append(client)
+        self._planning.soon()
+        return client
+
+    def leave(self, client: ClientHandle) -> None:
+        """Forget a client: it gets nothing any more, and its capacity goes to the others."""
+        if client.gone:
+            return
+        client.gone = True
+        del self._clients[client.number]
+        waiting = self._held.remove(client)
+        if client.gpu is not None:
+            waiting += client.gpu.take_back(client)
+        for pending in waiting:
+            self._finish(pending, Outcome.DROPPED)
+        client.gpu = None
+        self._planning.soon()
+
+    def submit(self, client: ClientHandle, frame: Frame) -> None:
+        """Take a frame: acknowledge it now, answer it once, later or now."""
+        if client.gone:
+            return
+        now = self._loop.time()
+        client.counts.received += 1
+        client.saw(frame)
+        pending = Pending(client, frame, now, self._deadline_s(client, frame, now), self._arrivals)
+        self._arrivals += 1
+        refused = Reason.STOPPING if self._stopping else client.refusal(now)
+        client.unanswered += 1
+        self._waiting += 1
+        self._idle.clear()
+        self._tell(client, Ack(frame.id, (self._loop.time() - now) * 1000))
+        if refused is not None or client.gone:
+            self._finish(pending, Outcome.REJECTED, refused or "")
+        else:
+            self._route(pending)
+
+    def refuse(self, client: ClientHandle, frame_id: int, reason: str) -> None:
+        """Answer a frame that cannot be understood: it counts as received and as an error."""
+        client.counts.received += 1
+        client.answered(Outcome.ERROR, 0)
+        self._tell(
+            client,
+            Answer(id=frame_id, outcome=Outcome.ERROR, reason=reason, next_px=self._px(client)),
+        )
+
+    # --- the path of a frame
+
+    def _deadline_s(self, client: ClientHandle, frame: Frame, now_s: float) -> float:
+        """Return when a batch with this frame must be done, for its answer to be in time."""
+        bits = BITS_PER_BYTE * (len(frame.image) + client.response_bytes)
+        wire_ms = self._settings.config.wire_ms
+        network = network_ms(bits, client.kbps_of(frame), wire_ms)
+        left_ms = client.slo_ms - frame.device_ms - network - self._overhead.dispatch_ms
+        return now_s + left_ms / 1000
+
+    def _route(self, pending: Pending) -> None:
+        client = pending.client
+        if client.gpu is not None:
+            client.gpu.put(pending)
+        elif not self.healthy and not self._stopping:
+            self._finish(pending, Outcome.ERROR, Reason.WORKER_DIED)
+        elif not client.planned and self._policy.hold_new:
+            self._held.put(pending)
+        else:
+            self._finish(pending, Outcome.DROPPED, Reason.NOT_MAPPED)
+
+    def _too_late(self, pending: Pending) -> None:
+        self._finish(pending, Outcome.DROPPED, Reason.TOO_LATE)
+
+    def _finish(
+        self,
+        pending: Pending,
+        outcome: Outcome,
+        reason: str = "",
+        ran: Ran | None = None,
+        detections: Detections | None = None,
+    ) -> None:
+        client = pending.client
+        client.unanswered -= 1
+        self._waiting -= 1
+        if not self._waiting:
+            self._idle.set()
+        if client.gone:
+            client.counts.abandoned += 1
+            return
+        client.answered(outcome, 0 if detections is None else len(detections))
+        received_ms = (self._loop.time() - pending.received_s) * 1000
+        answer = Answer(
+            id=pending.frame.id,
+            outcome=outcome,
+            reason=reason,
+            next_px=self._px(client),
+            dnn_px=self._settings.input_px[ran.dnn] if ran else 0,
+            gpu=ran.gpu if ran else -1,
+            batch=ran.batch if ran else 0,
+            server_ms=received_ms,
+            stages=ran.stages if ran else Stages(wait_ms=received_ms),
+            detections=Detections.none() if detections is None else detections,
+        )
+        self._tell(client, answer)
+
+    def _tell(self, client: ClientHandle, event: Ack | Answer) -> None:
+        if client.gone:
+            return
+        try:
+            client.deliver(event)
+        except Exception:  # one client's trouble must not become another's
+            log.exception("client %s (%d) cannot be told; it is out", client.name, client.number)
+            self.leave(client)
+
+    def _px(self, client: ClientHandle) -> int:
+        """Return the size that the client should send next."""
+        settings = self._settings
+        plan = client.gpu.plan if client.gpu is not None else None
+        if plan is None:
+            return settings.input_px[0]
+        return server_px(
+            input_px=settings.input_px,
+            frame_bytes=settings.frame_bytes,
+            dnn=plan.dnn,
+            batch_ms=settings.latency_ms[plan.dnn][plan.batch - 1],
+            spare_ms=client.slo_ms - client.device_ms - self._overhead.ms,
+            bandwidth_kbps=client.bandwidth.kbps,
+            fps=client.fps,
+            wire_ms=settings.config.wire_ms,
+            response_bytes=client.response_bytes,
+        )
+
+    # --- planning
+
+    def _adopt(self, plan: Plan, clients: list[ClientHandle], gpus: list[Gpu]) -> None:
+        """Follow a plan: frames move with their clients, workers swap between two batches."""
+        moving = self._held.clear()
+        for client, g in zip(clients, plan.clients, strict=True):
+            gpu = None if g is None else gpus[g]
+            lost = gpu is not None and not gpu.alive  # while the plan was made
+            if client.gone or lost:
+                continue
+            if client.gpu is not None and client.gpu is not gpu:
+                moving += client.gpu.take_back(client)
+            client.gpu, client.planned = gpu, True
+        for gpu, gpu_plan in zip(gpus, plan.gpus, strict=True):
+            if gpu.alive:
+                gpu.assign(gpu_plan)
+        for pending in moving:
+            self._route(pending)
+
+    # --- death and return of workers
+
+    def _gpu_down(self, gpu: Gpu, waiting: list[Pending]) -> None:
+        for client in self._clients.values():
+            if client.gpu is gpu:
+                client.gpu, client.planned = None, False
+        for pending in waiting:
+            if self._policy.hold_new:
+                self._route(pending)
+            else:
+                self._finish(pending, Outcome.ERROR, Reason.WORKER_DIED)
+        self._check_health()
+        self._planning.soon()
+
+    def _gpu_up(self) -> None:
+        for client in self._clients.values():
+            client.planned = client.gpu is not None
+        self._check_health()
+        self._planning.soon()
+
+    def _check_health(self) -> None:
+        if self.healthy != self._healthy:
+            self._healthy = self.healthy
+            log.info("serving" if self._healthy else "not serving")
+            if self._on_health is not None:
+                self._on_health(self._healthy)

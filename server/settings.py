@@ -1,0 +1,51 @@
+"""What the engine is told once: limits and intervals, and the profile as plain numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from jellyfish.policy import Policy
+from jellyfish.profile import Profile
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """Limits and intervals of the engine.
+
+    Args:
+        plan_interval_s: a new plan at least this often while there are clients.
+        cached_dnns: how many DNNs a worker keeps on its device.
+        wire_ms: latency of the wire, one way, as the scheduler reckons with it.
+        max_clients: more are turned away.
+        run_timeout_s: a worker that takes longer for a batch counts as dead.
+        load_timeout_s: a worker that takes longer to start or to load a DNN counts as dead.
+        restart_s: first and longest pause before a dead worker is started again; it doubles.
+    """
+
+    plan_interval_s: float = 0.5
+    cached_dnns: int = 5
+    wire_ms: float = 0.5
+    max_clients: int = 256
+    run_timeout_s: float = 10.0
+    load_timeout_s: float = 60.0
+    restart_s: tuple[float, float] = (0.5, 30.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Profile, policy and config. The profile's numbers once more as tuples of Python numbers:
+    the path of a frame asks for single ones, which numpy is slow at.
+    """
+
+    profile: Profile
+    policy: Policy
+    config: EngineConfig
+    input_px: tuple[int, ...] = field(init=False)
+    frame_bytes: tuple[float, ...] = field(init=False)
+    latency_ms: tuple[tuple[float, ...], ...] = field(init=False)  # [dnn][batch - 1]
+
+    def __post_init__(self) -> None:
+        profile = self.profile
+        object.__setattr__(self, "input_px", tuple(int(px) for px in profile.input_px))
+        object.__setattr__(self, "frame_bytes", tuple(profile.frame_bytes.tolist()))
+        object.__setattr__(self, "latency_ms", tuple(map(tuple, profile.latency_ms.tolist())))
