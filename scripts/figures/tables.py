@@ -49,9 +49,10 @@ def one_setting(table: pd.DataFrame, figure: str, **wanted: Any) -> pd.DataFrame
     """
     rows = table
     for name, value in wanted.items():
-        if value is not None:
-            rows = rows[rows[name].astype(str) == str(value)]
-    asked = ", ".join(f"{k} {v}" for k, v in wanted.items() if v is not None) or "anything"
+        if name not in rows:
+            raise DataError(f"{figure}: its tables lack the column {name}")
+        rows = rows[rows[name].astype(str) == str(value)]
+    asked = ", ".join(f"{k} {v}" for k, v in wanted.items()) or "anything"
     if rows.empty:
         raise DataError(f"{figure}: no row of its tables has {asked}")
     for name in SETTING:
