@@ -42,6 +42,19 @@ class Section:
                 f"{self.where}: {key}={self.options[key]} is not made of whole numbers"
             ) from None
 
+    def earlier(self, index: int, key: str) -> tuple[int, ...]:
+        """Return the layers that `key` of layer `index` names; negative ones count back from it.
+
+        Raises:
+            ConfigError: one does not come before layer `index`.
+        """
+        sources = tuple(n if n >= 0 else index + n for n in self.integers(key))
+        if not all(0 <= source < index for source in sources):
+            raise ConfigError(
+                f"{self.where}: {key}={self.options[key]} does not come before layer {index}"
+            )
+        return sources
+
     def number(self, key: str, default: float) -> float:
         """Return the number under `key`; raises as `integer` does."""
         try:
@@ -84,6 +97,26 @@ class Network:
     def heads(self) -> tuple[Head, ...]:
         """The detection heads, in the order of the file."""
         return tuple(_head(i, s) for i, s in enumerate(self.layers) if s.kind == "yolo")
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the input for one cell of the coarsest output: sizes are multiples of it."""
+        strides: list[float] = []
+        for index, section in enumerate(self.layers):
+            strides.append(_stride(section, index, strides))
+        return int(max(strides))
+
+
+def _stride(section: Section, index: int, before: list[float]) -> float:
+    last = before[-1] if before else 1.0
+    match section.kind:
+        case "convolutional" | "maxpool":
+            return last * section.integer("stride", 1)
+        case "upsample":
+            return last / section.integer("stride", 2)
+        case "route":
+            return before[section.earlier(index, "layers")[0]]
+    return last
 
 
 def read_network(path: Path) -> Network:

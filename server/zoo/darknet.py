@@ -106,7 +106,7 @@ class Route(nn.Module):
 
     def __init__(self, section: Section, index: int) -> None:
         super().__init__()
-        self.sources = tuple(_absolute(section, index, n) for n in section.integers("layers"))
+        self.sources = section.earlier(index, "layers")
         self.groups = section.integer("groups", 1)
         self.group = section.integer("group_id", 0)
         if not 0 <= self.group < self.groups:
@@ -124,7 +124,7 @@ class Shortcut(nn.Module):
 
     def __init__(self, section: Section, index: int) -> None:
         super().__init__()
-        self.sources = (index - 1, _absolute(section, index, section.integer("from")))
+        self.sources = (index - 1, *section.earlier(index, "from"))
         if section.options.get("activation", "linear") != "linear":
             raise ConfigError(f"{section.where}: a shortcut's activation must be linear")
 
@@ -134,14 +134,6 @@ class Shortcut(nn.Module):
 
 
 Joins = (Route, Shortcut)  # what reads other outputs than the last
-
-
-def _absolute(section: Section, index: int, number: int) -> int:
-    """Return the layer that `number`, seen from layer `index`, means."""
-    source = number if number >= 0 else index + number
-    if not 0 <= source < index:
-        raise ConfigError(f"{section.where}: layer {number} does not come before layer {index}")
-    return source
 
 
 class Darknet(nn.Module):
