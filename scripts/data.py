@@ -143,7 +143,9 @@ def _get(asset: Asset, source: Source, target: Path, console: Console) -> None:
     """Put the file at `target` if this source gives the right one; raise SourceError if not."""
     with whole_file(target) as temporary:
         if source.kind == "url":
-            _get_url(asset, source, temporary, console)
+            resumed = _get_url(asset, source, temporary, console)
+            if resumed and sha256_of(temporary) != asset.sha256:
+                _get_url(asset, source, temporary, console)  # the rest was of another file: anew
         else:
             with console.status(f"{asset.name}: waiting for {source.where}"):
                 get = pypi_source if source.kind == "pypi" else debian_source
@@ -153,7 +155,7 @@ def _get(asset: Asset, source: Source, target: Path, console: Console) -> None:
             raise SourceError(_wrong(found))
 
 
-def _get_url(asset: Asset, source: Source, path: Path, console: Console) -> None:
+def _get_url(asset: Asset, source: Source, path: Path, console: Console) -> bool:
     columns = [
         TextColumn("{task.description}"),
         BarColumn(),
@@ -163,7 +165,7 @@ def _get_url(asset: Asset, source: Source, path: Path, console: Console) -> None
     quiet = not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
         task = progress.add_task(asset.name, total=None)
-        url_source(
+        return url_source(
             source.where,
             path,
             path.parent / ".unfinished",

@@ -35,13 +35,17 @@ class SourceError(Exception):
     """This source cannot give the file; the text says why."""
 
 
-def url_source(address: str, path: Path, partial: Path, progress: Progress) -> None:
+def url_source(address: str, path: Path, partial: Path, progress: Progress) -> bool:
     """Download `address` to `path`; what an interrupted call left in `partial` is resumed.
 
     Args:
         partial: folder for unfinished downloads, kept between calls.
+
+    Returns:
+        Whether there was something to resume.
     """
     unfinished = partial / hashlib.sha256(address.encode()).hexdigest()[:16]
+    resumed = unfinished.exists()
     for _ in range(_TRIES):
         before = _size(unfinished)
         try:
@@ -56,7 +60,7 @@ def url_source(address: str, path: Path, partial: Path, progress: Progress) -> N
         unfinished.replace(path)
         with contextlib.suppress(OSError):  # another download is under way there
             partial.rmdir()
-        return
+        return resumed
     raise SourceError(f"broke off {_TRIES} times; run again to go on")
 
 
@@ -102,6 +106,9 @@ def _save(response: HTTPResponse, path: Path, start: int, progress: Progress) ->
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        error.close()
+        return str(error)
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     return str(cause) or type(cause).__name__
 
