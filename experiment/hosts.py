@@ -127,9 +127,14 @@ class Process:
     def start(self) -> Process:
         """Start it; return once its pid is known.
 
+        One that a killed run left under the same pid file is killed first.
+
         Raises:
             RunError: the host could not start it.
         """
+        if (left := self._read_pid()) is not None:
+            self._signal("KILL", left)
+        self._shell(f"rm -f {shlex.quote(str(self.pid_file))}")
         self._promise = self.connection.run(
             f"cd {shlex.quote(str(self.root))} && exec {shlex.join(self._command())}",
             asynchronous=True,
@@ -194,15 +199,15 @@ class Process:
     def end(self, grace_s: float = 6.0) -> int | None:
         """End it by pid (SIGTERM; SIGKILL after `grace_s`); return its exit code."""
         if self.running:
-            self._signal("TERM")
+            self._signal("TERM", self._pid)
             if self.wait(grace_s) is None:
                 self._end_group()
                 self.wait(5.0)
         return self.exit_code
 
-    def _signal(self, signal_name: str) -> None:
-        if self._pid is not None:
-            pid, start = self._pid
+    def _signal(self, signal_name: str, process: tuple[int, int] | None) -> None:
+        if process is not None:
+            pid, start = process
             # A pid may belong to another process by now: the start time tells.
             now = f'$(sed "s/.*) //" /proc/{pid}/stat 2>/dev/null | cut -d" " -f20)'
             self._shell(f'[ "{now}" = {start} ] && kill -{signal_name} {pid}')

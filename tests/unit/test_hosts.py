@@ -100,3 +100,12 @@ def test_a_process_dies_with_who_started_it(tmp_path: Path, root: Path) -> None:
         pid, start = map(int, manager.stdout.readline().split())
         manager.kill()
     assert processes.wait_gone([processes.ProcessId(pid, start)], 5.0) == []
+
+
+def test_a_leftover_under_the_same_pid_file_is_ended(tmp_path: Path, root: Path) -> None:
+    with process(tmp_path, root, "import time; time.sleep(60)") as first:
+        before = first.pid_file.read_text()
+        with process(tmp_path, root, "import time; time.sleep(60)") as second:
+            assert second.pid_file.read_text() != before
+            assert first.wait(5.0) == -signal.SIGKILL
+            assert second.running
