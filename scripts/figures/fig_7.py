@@ -14,7 +14,6 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jellyfish.errors import DataError
 from jellyfish.files.profiles import read_profile
 from jellyfish.records import Outcome
 from scripts.figures import style, tables
@@ -55,30 +54,33 @@ def draw(*, frames: Path, profile: Path, out: Path, clients: int = 2) -> None:
     rows = tables.one_setting(tables.read(frames, COLUMNS), "fig_7")
     sizes = [int(px) for px in read_profile(profile).input_px]
     shown = sorted(rows["client"].unique())[:clients]
-    if not shown:
-        raise DataError(f"fig_7: {frames} has no rows")
-    slo, fps = rows["slo_ms"].iloc[0], rows["fps"].iloc[0]
-    text = tables.note(
-        rows, f"{rows['client'].nunique()} clients, SLO {slo:g} ms, {fps:g} frames/s"
-    )
-    with style.page(style.TEXT_IN, 3.0, text) as figure:
+    drawn = rows[rows["client"].isin(shown)]
+    kinds = [kind for kind in _MISSES if (drawn["outcome"] == kind).any()]
+    with style.page(style.TEXT_IN, 3.0, _note(rows)) as figure:
         grid = figure.subplots(
             2, len(shown), sharex="col", sharey="row", squeeze=False, height_ratios=(1.35, 1)
         )
         for column, client in enumerate(shown):
             mine = rows[rows["client"] == client].sort_values("frame")
-            _dnns(grid[0, column], mine, sizes)
+            _dnns(grid[0, column], mine, sizes, kinds)
             _bandwidth(grid[1, column], mine)
             missed = 100 * float((mine["outcome"] != Outcome.OK).mean())
-            style.letter(grid[0, column], column, f"Client {client + 1}: {missed:.1f} % missed")
-        _label(grid, rows)
+            title = f"Client {client + 1}: {missed:.1f} % missed"
+            style.letter(grid[0, column], column if len(shown) > 1 else None, title)
+        _label(grid, drawn)
         _legend(figure, grid)
         figure.align_ylabels()
         style.save(figure, out)
 
 
-def _dnns(axes: Axes, rows: pd.DataFrame, sizes: list[int]) -> None:
-    """Draw the DNN of every frame; below them, in a band of their own, those that missed."""
+def _note(rows: pd.DataFrame) -> str:
+    count, slo, fps = rows["client"].nunique(), rows["slo_ms"].iloc[0], rows["fps"].iloc[0]
+    clients = f"{count} client{'s' if count != 1 else ''}"
+    return tables.note(rows, f"{clients}, SLO {slo:g} ms, {fps:g} frames/s")
+
+
+def _dnns(axes: Axes, rows: pd.DataFrame, sizes: list[int], kinds: list[Outcome]) -> None:
+    """Draw the DNN of every frame; below them, in a band with a row a kind, those that missed."""
     used = rows["dnn_px"].where(rows["dnn_px"] > 0).astype(float)
     axes.plot(
         rows["frame"],
@@ -98,7 +100,6 @@ def _dnns(axes: Axes, rows: pd.DataFrame, sizes: list[int]) -> None:
         label="DNN used",
     )
     step = sizes[1] - sizes[0] if len(sizes) > 1 else 32
-    kinds = [kind for kind in _MISSES if (rows["outcome"] == kind).any()]
     band = max(1, len(kinds))
     bottom = sizes[0] - (band + 1.2) * step * 1.3
     axes.axhspan(bottom, sizes[0] - step * 0.8, color="#F2F2F2", zorder=0, linewidth=0)
@@ -115,15 +116,16 @@ def _dnns(axes: Axes, rows: pd.DataFrame, sizes: list[int]) -> None:
 
 def _bandwidth(axes: Axes, rows: pd.DataFrame) -> None:
     true, estimate = (rows[f"bandwidth_{kind}_kbps"] / 1000 for kind in ("true", "est"))
-    axes.plot(
-        rows["frame"],
-        true,
-        color=style.BLACK,
-        linestyle=(0, (4, 1.5)),
-        drawstyle="steps-post",
-        label="true bandwidth",
-    )
     axes.plot(rows["frame"], estimate, color=style.RED, linewidth=0.9, label="estimate")
+    if true.notna().any():
+        axes.plot(
+            rows["frame"],
+            true,
+            color=style.BLACK,
+            linestyle=(0, (4, 1.5)),
+            drawstyle="steps-post",
+            label="true bandwidth",
+        )
 
 
 def _label(grid: np.ndarray, rows: pd.DataFrame) -> None:

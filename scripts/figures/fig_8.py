@@ -72,7 +72,7 @@ def _ordered(values: pd.Series[Any]) -> list[str]:
 def _look(rate: str, rates: list[str]) -> dict[str, Any]:
     """Return the look of a rate; mixed cells are points: there is no line between them."""
     if rate == _MIXED:
-        return {"color": style.BLACK, "marker": "D", "linestyle": ""}
+        return {"color": style.BLACK, "marker": "*", "markersize": 5, "linestyle": ""}
     return style.line(rates.index(rate)).kwargs()
 
 

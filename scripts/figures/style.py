@@ -76,9 +76,9 @@ _LINES = (
     Line(BLUE, "o", "-"),
     Line(RED, "s", (0, (4, 1.5))),
     Line(GREEN, "^", (0, (1, 1))),
-    Line(PURPLE, "D", (0, (5, 1, 1, 1))),
+    Line(BLACK, "D", (0, (5, 1, 1, 1))),
     Line(ORANGE, "v", (0, (7, 2))),
-    Line(BLACK, "P", (0, (3, 1, 1, 1, 1, 1))),
+    Line(PURPLE, "P", (0, (3, 1, 1, 1, 1, 1))),
     Line(SKY, "X", (0, (2, 2))),
 )
 
