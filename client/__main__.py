@@ -1,0 +1,163 @@
+"""`python -m client --job JOB.json`: stream a clip to a server and write down what came back."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from math import isnan
+from pathlib import Path
+
+import cv2
+
+from client.grpc_transport import GrpcTransport
+from client.job import KEYS, Job, read_job
+from client.session import Session
+from client.shaping.process import RelayProcess
+from client.source import VideoSource
+from jellyfish.errors import JellyfishError, RunError
+from jellyfish.files.atomic import write_json
+from jellyfish.files.detections import image_id, write_coco
+from jellyfish.files.tables import write_frames
+
+_GO_POLL_S = 0.02
+
+DESCRIPTION = """\
+Stream a clip to a Jellyfish server at a fixed frame rate, through a relay that follows a
+bandwidth trace where the job names one. With N the client's number, it writes into out_dir:
+
+  client-N.ready.json       once clip and relay are up; it then waits for a file `go`
+  client-N.frames.parquet   one row a captured frame
+  client-N.detections.json  what came back, in COCO results format
+  client-N.json             counts, bytes through the relay, times
+
+It ends by itself after the stream, within 3 s when the server is gone (exit code 1, all files
+written), and on SIGTERM.
+"""
+
+
+class Client:
+    """One client process: source, relay, session, files.
+
+    Args:
+        job: what to do.
+
+    Raises:
+        ConfigError: the job asks for something that there is not.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._config, self._trace = job, job.session(), job.uplink()
+        self._source = VideoSource(job.clip["name"], Path(job.clip["path"]))
+        self._relay: RelayProcess | None = None
+        self._session: Session | None = None
+        self._stopped = asyncio.Event()
+
+    async def run(self) -> None:
+        """Do the job.
+
+        Raises:
+            JellyfishError: something failed; what was seen until then is written.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        report: dict[str, float] = {}
+        try:
+            transport = await self._prepare()
+            await self._wait_for_start()
+            self._session = Session(self._config, transport, self._source)
+            if not self._stopped.is_set():
+                await self._session.run()
+        finally:
+            self._source.close()
+            if self._relay is not None:
+                report = await self._relay.stop()
+            if self._session is not None:
+                self._write(self._session, report)
+        if self._session.gone:
+            raise RunError(self._session.gone)
+
+    def _stop(self) -> None:
+        self._stopped.set()
+        if self._session is not None:
+            self._session.stop()
+
+    async def _prepare(self) -> GrpcTransport:
+        job = self._job
+        self._source.start()
+        target = job.server
+        if self._trace is not None or job.delay_ms > 0:
+            self._relay = RelayProcess(job.server, self._trace_file(), job.delay_ms)
+            await self._relay.start()
+            target = f"127.0.0.1:{self._relay.port}"
+        write_json(job.path("ready.json"), {"client": job.client, "target": target})
+        return GrpcTransport(target, job.security())
+
+    def _trace_file(self) -> Path | None:
+        if self._trace is None:
+            return None
+        path = self._job.path("trace.json")
+        write_json(path, {"mbps": self._trace.mbps, "step_s": self._trace.step_s})
+        return path
+
+    async def _wait_for_start(self) -> None:
+        go = self._job.out_dir / "go"
+        while self._job.wait_for_go and not (self._stopped.is_set() or go.exists()):
+            await asyncio.sleep(_GO_POLL_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._job.start_after_s):
+                await self._stopped.wait()
+
+    def _write(self, session: Session, report: dict[str, float]) -> None:
+        job, source = self._job, self._source
+        origin_s = report.get("started_s")
+        if self._trace is not None and origin_s is not None:
+            for row in session.rows:
+                row.bandwidth_true_kbps = self._trace.rate_kbps(row.capture_s - origin_s)
+        write_frames(job.path("frames.parquet"), session.rows)
+        found = {image_id(job.client, k): boxes for k, boxes in session.detections.items()}
+        write_coco(job.path("detections.json"), found, source.width, source.height)
+        summary = {
+            "client": job.client,
+            "name": job.name,
+            "seed": job.seed,
+            "frames": len(session.rows),
+            "sent": sum(row.bytes_up > 0 for row in session.rows),
+            "counts": session.counts(),
+            "register_ms": None if isnan(session.register_ms) else session.register_ms,
+            "relay": report or None,  # started_s, bytes_up, bytes_down
+            "gone": session.gone,
+            "stopped": self._stopped.is_set(),
+        }
+        write_json(job.path("json"), summary)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one client; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m client",
+        description=DESCRIPTION,
+        epilog="Keys of the job:\n" + KEYS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--job", type=Path, required=True, metavar="JOB.json", help="see below")
+    options = parser.parse_args(arguments)
+    cv2.setNumThreads(1)  # clients share their cores
+    try:
+        job = read_job(options.job)
+        try:
+            asyncio.run(Client(job).run())
+        except OSError as error:  # a full disk, no free port
+            raise RunError(str(error)) from error
+    except JellyfishError as error:
+        print(f"client: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

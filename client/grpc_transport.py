@@ -1,0 +1,151 @@
+"""The transport over gRPC: one channel, one bidirectional stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+
+from client.transport import Received
+from jellyfish.errors import JellyfishError, RejectedError, RunError
+from jellyfish.messages import Frame, Registration
+from jellyfish.protocol import jellyfish_pb2 as pb
+from jellyfish.protocol.convert import event_from_wire, frame_to_wire, registration_from_wire
+from jellyfish.protocol.jellyfish_pb2_grpc import JellyfishStub
+
+T = TypeVar("T")
+
+MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+_PATIENCE_S = 10.0  # for connecting and registering, on a link as slow as a trace may be
+_LEAVE_S = 0.3
+_EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in the stubs alone
+_REFUSALS = (
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.FAILED_PRECONDITION,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Security:
+    """How to trust the server and to be trusted.
+
+    Args:
+        ca: PEM certificates that the server's must descend from; None for no TLS.
+        host: the name in the server's certificate, where a relay hides it.
+        secret: sent as bearer token with each call; None for none.
+    """
+
+    ca: bytes | None = None
+    host: str | None = None
+    secret: str | None = None
+
+
+class GrpcTransport:
+    """A connection to a Jellyfish server (see `client.transport.Transport`).
+
+    Args:
+        target: HOST:PORT of the server, or of the relay before it.
+        security: TLS and bearer secret.
+    """
+
+    def __init__(self, target: str, security: Security | None = None) -> None:
+        self._target = target
+        self._security = security or Security()
+        self._frames: asyncio.Queue[Frame] = asyncio.Queue()
+        self._channel: grpc.aio.Channel | None = None
+        self._call: Any = None
+        self._token = ""
+
+    async def connect(self) -> None:
+        """Reach the server; see `Transport.connect`."""
+        self._channel = self._open()
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                await self._channel.channel_ready()
+        except TimeoutError:
+            raise RunError(f"no server answers at {self._target}") from None
+
+    async def register(self, name: str, fps: float, slo_ms: float) -> Registration:
+        """Join and open the stream; see `Transport.register`."""
+        stub = self._stub()
+        request = pb.RegisterRequest(name=name, fps=fps, slo_ms=slo_ms)
+        call = stub.Register(request, timeout=_PATIENCE_S, metadata=self._metadata())
+        registration = registration_from_wire(await self._understood(call))
+        self._token = registration.token
+        self._call = stub.Stream(self._outgoing(), metadata=self._metadata())
+        return registration
+
+    def send(self, frame: Frame) -> None:
+        """Hand over a frame; see `Transport.send`."""
+        self._frames.put_nowait(frame)
+
+    async def receive(self) -> Received:
+        """Return what the server says next; see `Transport.receive`."""
+        message = await self._understood(self._call.read())
+        if message is _EOF:
+            raise RunError(f"the server at {self._target} has ended the stream")
+        return Received(event_from_wire(message), message.ByteSize())
+
+    async def close(self) -> None:
+        """Leave and close the channel; see `Transport.close`."""
+        channel, self._channel = self._channel, None
+        if channel is None:
+            return
+        if self._token:
+            request = pb.UnregisterRequest(token=self._token)
+            with suppress(grpc.aio.AioRpcError, asyncio.TimeoutError):
+                stub: Any = JellyfishStub(channel)
+                await stub.Unregister(request, timeout=_LEAVE_S, metadata=self._metadata())
+        if self._call is not None:
+            self._call.cancel()
+        await channel.close(None)
+
+    def _open(self) -> grpc.aio.Channel:
+        options: list[tuple[str, Any]] = [
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        if self._security.ca is None:
+            return grpc.aio.insecure_channel(self._target, options=options)
+        if self._security.host is not None:
+            options.append(("grpc.ssl_target_name_override", self._security.host))
+        credentials = grpc.ssl_channel_credentials(root_certificates=self._security.ca)
+        return grpc.aio.secure_channel(self._target, credentials, options=options)
+
+    def _stub(self) -> Any:
+        if self._channel is None:
+            raise RunError("not connected")
+        return JellyfishStub(self._channel)
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        pairs = []
+        if self._token:
+            pairs.append(("jellyfish-token", self._token))
+        if self._security.secret is not None:
+            pairs.append(("authorization", f"Bearer {self._security.secret}"))
+        return tuple(pairs)
+
+    async def _outgoing(self) -> AsyncIterator[Any]:
+        while True:
+            yield frame_to_wire(await self._frames.get())
+
+    async def _understood(self, call: Awaitable[T]) -> T:
+        try:
+            return await call
+        except grpc.aio.AioRpcError as error:
+            raise self._meaning(error) from error
+
+    def _meaning(self, error: grpc.aio.AioRpcError) -> JellyfishError:
+        if error.code() in _REFUSALS:
+            return RejectedError(f"the server at {self._target} refuses: {error.details()}")
+        reason = f"{error.code().name}: {error.details()}"
+        return RunError(f"the server at {self._target} is gone ({reason})")

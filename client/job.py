@@ -1,0 +1,156 @@
+"""A client's job: one JSON file that says what to stream, where to, and where to write."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, fields
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from client.grpc_transport import Security
+from client.session import SessionConfig
+from jellyfish.backoff import backoff
+from jellyfish.errors import ConfigError
+from jellyfish.files.atomic import read_json
+from jellyfish.trace import Trace, from_rates
+
+_POSITIVE = ("fps", "slo_ms", "stream_s", "in_flight_limit")
+_NOT_NEGATIVE = ("client", "start_after_s", "delay_ms", "wire_ms")
+_PLURAL = {"clip": "name and path", "trace": "mbps and step_s"}
+
+KEYS = """\
+  name             what the client calls itself to the server
+  client           its number, in file names and rows
+  server           HOST:PORT
+  fps              frames captured per second
+  slo_ms           end-to-end latency that answers must keep
+  stream_s         seconds for which it captures
+  clip             {name, path} of the video that it loops
+  out_dir          where its files go
+  start_after_s    it begins so long after the start signal (0)
+  wait_for_go      the start signal is a file OUT_DIR/go; false: start at once (true)
+  trace            {mbps: [...], step_s} of the uplink; null for no limit (null)
+  delay_ms         added each way (0)
+  wire_ms          what the bandwidth estimate takes the wire's latency for, one way (0.5)
+  in_flight_limit  with so many frames unanswered, a captured frame is not sent (32)
+  backoff          how it steps down from the size that the server names: best, none (best)
+  seed             recorded; nothing in a client is random (0)
+  tls_ca           PEM file of certificates to trust; null for no TLS (null)
+  secret_file      file with the server's bearer secret; null for none (null)
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What one client process does: the keys of its JSON file, as KEYS explains them."""
+
+    name: str
+    client: int
+    server: str
+    fps: float
+    slo_ms: float
+    stream_s: float
+    clip: dict[str, str]
+    out_dir: Path
+    start_after_s: float = 0.0
+    wait_for_go: bool = True
+    trace: dict[str, Any] | None = None
+    delay_ms: float = 0.0
+    wire_ms: float = 0.5
+    in_flight_limit: int = 32
+    backoff: str = "best"
+    seed: int = 0
+    tls_ca: Path | None = None
+    secret_file: Path | None = None
+
+    def session(self) -> SessionConfig:
+        """Return the part that the session needs.
+
+        Raises:
+            ConfigError: there is no such back-off.
+        """
+        return SessionConfig(
+            client=self.client,
+            name=self.name,
+            fps=self.fps,
+            slo_ms=self.slo_ms,
+            stream_s=self.stream_s,
+            in_flight_limit=self.in_flight_limit,
+            wire_ms=self.wire_ms,
+            backoff=backoff(self.backoff),
+        )
+
+    def uplink(self) -> Trace | None:
+        """Return the trace of the uplink.
+
+        Raises:
+            ConfigError: it cannot be one.
+        """
+        if self.trace is None:
+            return None
+        return from_rates(self.name, self.trace["mbps"], self.trace["step_s"])
+
+    def security(self) -> Security:
+        """Return what the transport needs to know of TLS and secrets.
+
+        Raises:
+            ConfigError: a file cannot be read.
+        """
+        try:
+            ca = self.tls_ca.read_bytes() if self.tls_ca else None
+            secret = self.secret_file.read_text().strip() if self.secret_file else None
+        except OSError as error:
+            raise ConfigError(f"client job: {error.filename}: {error.strerror}") from None
+        host = self.server.rpartition(":")[0].strip("[]")
+        return Security(ca=ca, host=host if ca else None, secret=secret)
+
+    def path(self, suffix: str) -> Path:
+        """Return the path of this client's file with that suffix."""
+        return self.out_dir / f"client-{self.client}.{suffix}"
+
+
+def read_job(path: Path) -> Job:
+    """Return the job in `path`.
+
+    Raises:
+        ConfigError: a key is unknown, missing or wrong; the text names file and key.
+        DataError: the file is missing or no JSON.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: want an object of keys")
+    known = {field.name: field for field in fields(Job)}
+    for key in value:
+        if key not in known:
+            raise ConfigError(f"{path}: unknown key {key!r}; there are: {', '.join(known)}")
+    for key, field in known.items():
+        if field.default is MISSING and key not in value:
+            raise ConfigError(f"{path}: {key} is missing")
+    _check(path, value)
+    for key in ("out_dir", "tls_ca", "secret_file"):
+        if value.get(key) is not None:
+            value[key] = Path(value[key])
+    return Job(**value)
+
+
+def _check(path: Path, value: dict[str, Any]) -> None:
+    for key in (*_POSITIVE, *_NOT_NEGATIVE):
+        number = value.get(key, 1)
+        if not _is_number(number) or number < 0 or (number == 0 and key in _POSITIVE):
+            low = "more than 0" if key in _POSITIVE else "0 or more"
+            raise ConfigError(f"{path}: {key} is {number!r}; want a number, {low}")
+    for key, parts in _PLURAL.items():
+        part = value.get(key)
+        if not (part is None and key == "trace") and not _has(part, parts.split(" and ")):
+            raise ConfigError(f"{path}: {key} is {part!r}; want {parts}")
+    host, _, port = str(value["server"]).rpartition(":")
+    if not (host and port.isdecimal()):
+        raise ConfigError(f"{path}: server is {value['server']!r}; want HOST:PORT")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def _has(value: Any, keys: list[str]) -> bool:
+    return isinstance(value, dict) and set(keys) <= set(value)

@@ -1,0 +1,257 @@
+"""One client's stream: open-loop ticks, what was sent, what came back, one row a tick.
+
+It runs on any asyncio loop, in real or virtual time, and reads time from `loop.time()` alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from math import ceil, isnan, nan
+from typing import Any
+
+from client.source import Source, SourceFrame
+from client.transport import Received, Transport
+from jellyfish.backoff import Backoff, best
+from jellyfish.bandwidth import ClientBandwidth
+from jellyfish.detections import Detections
+from jellyfish.errors import JellyfishError
+from jellyfish.messages import Ack, Answer, Frame, Registration
+from jellyfish.records import FrameRow, Outcome, Reason
+
+SILENCE_S = 2.5  # a server says something every half second
+MIN_DRAIN_S = 1.0
+
+
+def expected_ticks(stream_s: float, fps: float) -> int:
+    """Return how many frames are captured in [0, stream_s) at `fps`, the first at 0."""
+    return ceil(stream_s * fps - 1e-9)  # 1.1 s at 10 fps are 11, whatever rounding makes of it
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionConfig:
+    """What a client asks for and how it behaves.
+
+    Args:
+        client: its number in rows.
+        name: what it calls itself to the server.
+        fps: ticks per second.
+        slo_ms: from a tick to its detections back on the device.
+        stream_s: ticks fall in [0, stream_s).
+        in_flight_limit: with so many frames unanswered, a tick is refused.
+        wire_ms: latency of the wire one way, for the bandwidth estimate.
+        backoff: how to step down from the size that the server named.
+    """
+
+    client: int
+    name: str
+    fps: float
+    slo_ms: float
+    stream_s: float
+    in_flight_limit: int = 32
+    wire_ms: float = 0.5
+    backoff: Backoff = best
+
+
+class Session:
+    """Streams a source to a server, once; afterwards `rows` and `detections` tell what happened.
+
+    Args:
+        config: see there.
+        transport: the way to the server.
+        source: the frames; started already.
+
+    Attributes:
+        rows: one a tick, in order.
+        detections: what came back, in time or not, by tick.
+        gone: why the stream ended before its time; empty if it did not.
+        register_ms: how long joining took.
+    """
+
+    def __init__(self, config: SessionConfig, transport: Transport, source: Source) -> None:
+        self._config, self._transport, self._source = config, transport, source
+        self._bandwidth = ClientBandwidth(config.wire_ms)
+        self._in_flight: dict[int, FrameRow] = {}
+        self._told_px = 0
+        self._sizes: tuple[tuple[int, ...], tuple[float, ...]] = ((), ())
+        self._stopped = asyncio.Event()
+        self._answered = asyncio.Event()
+        self.rows: list[FrameRow] = []
+        self.detections: dict[int, Detections] = {}
+        self.gone = ""
+        self.register_ms = nan
+
+    async def run(self) -> None:
+        """Join, stream, wait for what is under way, leave.
+
+        A server that goes away during the stream is no exception: see `gone` and the rows.
+
+        Raises:
+            RejectedError: the server refuses the client.
+            RunError: it cannot be reached.
+            DataError: the source fails.
+        """
+        try:
+            await self._until_first(self._join(), self._stopped.wait())
+            if not self._stopped.is_set():
+                await self._until_first(self._stream(), self._listen(), self._stopped.wait())
+        finally:
+            self._settle()
+            await self._transport.close()
+
+    def stop(self) -> None:
+        """End the stream now; `run` returns soon after."""
+        self._stopped.set()
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of rows by outcome."""
+        found = Counter(row.outcome for row in self.rows)
+        return {outcome.value: found[outcome] for outcome in Outcome}
+
+    async def _join(self) -> None:
+        begin = _now()
+        await self._transport.connect()
+        config = self._config
+        joined = await self._transport.register(config.name, config.fps, config.slo_ms)
+        self.register_ms = (_now() - begin) * 1000
+        self._take(joined)
+
+    def _take(self, joined: Registration) -> None:
+        self._told_px = joined.first_px
+        self._sizes = joined.input_px, joined.frame_bytes
+
+    async def _until_first(self, *ways: Coroutine[Any, Any, object]) -> None:
+        """Run all of `ways` until one has ended; cancel the others; pass on what it raises."""
+        tasks = [asyncio.create_task(way) for way in ways]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            task.result()
+
+    # Up
+
+    async def _stream(self) -> None:
+        start = _now()
+        for k in range(expected_ticks(self._config.stream_s, self._config.fps)):
+            capture_s = start + k / self._config.fps
+            await asyncio.sleep(max(0.0, capture_s - _now()))
+            self._tick(k, capture_s)
+        await self._drain()
+
+    async def _drain(self) -> None:
+        """Wait until all frames are answered, but not for ever."""
+        patience_s = max(2 * self._config.slo_ms / 1000, MIN_DRAIN_S)
+        try:
+            async with asyncio.timeout(patience_s):
+                while self._in_flight:
+                    self._answered.clear()
+                    await self._answered.wait()
+        except TimeoutError:
+            return  # what is still missing is lost
+
+    def _tick(self, k: int, capture_s: float) -> None:
+        config = self._config
+        row = FrameRow(
+            client=config.client,
+            frame=k,
+            clip_frame=self._source.clip_frame(k),
+            fps=config.fps,
+            slo_ms=config.slo_ms,
+            capture_s=capture_s,
+            bandwidth_est_kbps=self._bandwidth.kbps,
+        )
+        self.rows.append(row)
+        if len(self._in_flight) >= config.in_flight_limit:
+            row.outcome, row.reason = Outcome.REJECTED, Reason.IN_FLIGHT_LIMIT
+            return
+        px = config.backoff(self._told_px, *self._sizes, self._bandwidth.kbps, config.fps)
+        frame = self._source.frame(k, px)
+        if frame is None:
+            row.outcome, row.reason = Outcome.REJECTED, Reason.SOURCE_SLOW
+            return
+        self._send(row, frame, px)
+
+    def _send(self, row: FrameRow, frame: SourceFrame, px: int) -> None:
+        row.sent_s, row.px_sent, row.bytes_up = _now(), px, len(frame.image)
+        self._in_flight[row.frame] = row
+        self._transport.send(
+            Frame(
+                id=row.frame,
+                tag=frame.tag,
+                image=frame.image,
+                px=px,
+                bandwidth_kbps=self._bandwidth.kbps,
+                device_ms=(row.sent_s - row.capture_s) * 1000,
+            )
+        )
+
+    # Down
+
+    async def _listen(self) -> None:
+        """Take what the server says until it is gone."""
+        try:
+            while True:
+                async with asyncio.timeout(SILENCE_S):
+                    received = await self._transport.receive()
+                self._receive(received)
+        except TimeoutError:
+            self.gone = f"the server has been silent for {SILENCE_S} s"
+        except JellyfishError as error:
+            self.gone = str(error)
+
+    def _receive(self, received: Received) -> None:
+        event = received.event
+        if isinstance(event, Ack):
+            self._acknowledge(event)
+        elif isinstance(event, Answer):
+            self._answer(event, received.size)
+
+    def _acknowledge(self, ack: Ack) -> None:
+        row = self._in_flight.get(ack.id)
+        if row is None or not isnan(row.acked_s):
+            return  # answered, or acknowledged before
+        row.acked_s = _now()
+        round_trip_ms = (row.acked_s - row.sent_s) * 1000
+        self._bandwidth.acknowledged(row.bytes_up, row.px_sent, round_trip_ms, ack.server_ms)
+
+    def _answer(self, answer: Answer, size: int) -> None:
+        row = self._in_flight.pop(answer.id, None)
+        if row is None:
+            return
+        self._answered.set()
+        self._told_px = answer.next_px
+        _fill(row, answer, size, _now())
+        if row.outcome in (Outcome.OK, Outcome.LATE):
+            self.detections[row.frame] = answer.detections
+
+    def _settle(self) -> None:
+        """Say of each frame still under way why it is lost."""
+        reason = f"{Reason.SERVER_GONE}: {self.gone}" if self.gone else Reason.NO_ANSWER
+        for row in self._in_flight.values():
+            row.outcome, row.reason = Outcome.LOST, str(reason)
+        self._in_flight.clear()
+
+
+def _fill(row: FrameRow, answer: Answer, size: int, now: float) -> None:
+    row.received_s, row.bytes_down = now, size
+    row.e2e_ms = (now - row.capture_s) * 1000
+    row.send_ms = (now - row.sent_s) * 1000
+    row.outcome, row.reason = answer.outcome, answer.reason
+    if answer.outcome is Outcome.OK and row.e2e_ms > row.slo_ms:
+        row.outcome = Outcome.LATE
+    if answer.dnn_px > 0:
+        row.dnn_px, row.gpu, row.batch = answer.dnn_px, answer.gpu, answer.batch
+    stages = answer.stages
+    row.server_ms = answer.server_ms
+    row.dispatch_ms, row.decode_ms = stages.dispatch_ms, stages.decode_ms
+    row.wait_ms, row.execute_ms = stages.wait_ms, stages.execute_ms
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
