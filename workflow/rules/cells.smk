@@ -4,10 +4,8 @@
 rule cell:
     input:
         profile=lambda wildcards: ancient(profile_file(CELLS[wildcards.cell].device)),
-        clips=lambda wildcards: ancient(
-            [clip_path(clip) for clip in CELLS[wildcards.cell].clips]
-        ),
-        model=ancient(model_paths()),
+        clips=lambda wildcards: ancient([clip_path(clip) for clip in CELLS[wildcards.cell].clips]),
+        model=lambda wildcards: ancient(model_path(CELLS[wildcards.cell].device)),
     output:
         "results/{scenario}/cells/{cell}.json",
     log:

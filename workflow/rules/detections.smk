@@ -2,7 +2,7 @@
 rule detections:
     input:
         clip=lambda wildcards: ancient(clip_path(DETECTIONS[wildcards.detections])),
-        model=ancient(model_paths()),
+        model=ancient(model_path()),
     output:
         "results/detections/{detections}/{px}.json",
     log:

@@ -67,9 +67,7 @@ rule draw_fig_8:
 
 rule draw_fig_9:
     input:
-        cells=lambda wildcards: [
-            cell_index(cell) for cell in cells_of(wildcards.setting)
-        ],
+        cells=lambda wildcards: [cell_index(cell) for cell in cells_of(wildcards.setting)],
         code=figure_code("fig_9"),
     output:
         pdf="results/{scenario}/figures/fig_9{setting}.pdf",

@@ -3,7 +3,7 @@
 rule latency:
     input:
         clip=ancient(clip_path(config["profile"]["clip"])),
-        model=ancient(model_paths()),
+        model=lambda wildcards: ancient(model_path(PROFILES[wildcards.profile])),
     output:
         "results/profiles/{profile}/latency/{px}.json",
     log:
@@ -23,11 +23,9 @@ rule latency:
 rule accuracy:
     input:
         clip=ancient(clip_path(config["profile"]["clip"])),
-        model=ancient(model_paths()),
+        model=lambda wildcards: ancient(model_path(PROFILES[wildcards.profile])),
         reference=ancient(detections_path(config["profile"]["clip"], ZOO.reference_px)),
-        found=lambda wildcards: ancient(
-            detections_path(config["profile"]["clip"], wildcards.px)
-        ),
+        found=lambda wildcards: ancient(detections_path(config["profile"]["clip"], wildcards.px)),
     output:
         "results/profiles/{profile}/accuracy/{px}.json",
     log:
@@ -43,12 +41,8 @@ rule accuracy:
 
 rule profile:
     input:
-        latency=expand(
-            "results/profiles/{{profile}}/latency/{px}.json", px=ZOO.input_px
-        ),
-        accuracy=expand(
-            "results/profiles/{{profile}}/accuracy/{px}.json", px=ZOO.input_px
-        ),
+        latency=expand("results/profiles/{{profile}}/latency/{px}.json", px=ZOO.input_px),
+        accuracy=expand("results/profiles/{{profile}}/accuracy/{px}.json", px=ZOO.input_px),
     output:
         profile="results/profiles/{profile}/profile.json",
         raw="results/profiles/{profile}/profile_raw.csv",
