@@ -1,0 +1,97 @@
+"""What a DNN finds in every frame of a clip, through the very pipeline of serving."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from client.source import encode
+from experiment.frames import images
+from experiment.grid import Config, pick, zoo_name
+from experiment.paths import (
+    ROOT,
+    asset_path,
+    clip_path,
+    detections_path,
+    frame_bytes_path,
+    needed,
+    onnx_path,
+    zoo_of,
+)
+from experiment.progress import progress
+from jellyfish.detections import Detections
+from jellyfish.errors import DataError, DeviceError
+from jellyfish.files.atomic import read_json, write_json
+from jellyfish.files.detections import write_coco
+from server.devices import Device, device_spec, make
+from server.worker import WorkerFrame
+
+
+def reference_device(config: Config, px: int, results: Path, root: Path = ROOT) -> Device:
+    """Return a device in this process with the zoo's network at `px` loaded as DNN 0.
+
+    ONNX Runtime on one core: every device gives the same detections, and Snakemake runs as many
+    of these jobs beside one another as there are cores.
+    """
+    zoo = zoo_of(config, root)
+    spec = device_spec(
+        {"kind": "onnxruntime", "threads": 1},
+        zoo,
+        onnx=needed(onnx_path(config, results)),
+        weights=asset_path(config, zoo.weights, results, root),
+        max_batch=1,
+        input_px=(px,),
+    )
+    device = make(spec)
+    device.load(0)
+    return device
+
+
+def find(device: Device, image: bytes, px: int, what: str) -> Detections:
+    """Return what DNN 0 of `device` finds in a JPEG of `px`; `what` names it in errors.
+
+    Raises:
+        DeviceError: the device says that the frame is bad.
+    """
+    (answer,) = device.run(0, [WorkerFrame(tag=what.encode(), image=image, px=px)]).answers
+    if isinstance(answer, str):
+        raise DeviceError(f"{what}: {answer}")
+    return answer
+
+
+def detect(config: Config, clip: str, px: int, results: Path, root: Path = ROOT) -> Path:
+    """Run the zoo's network at `px` over all of `clip`; return the path of the detections.
+
+    Writes results/detections/KEY/PX.json (COCO results; image_id is the frame's number), and
+    frame_bytes/PX.json beside it.
+
+    Raises:
+        DataError: clip or model are missing or damaged, or the clip has other frames than asked.
+    """
+    frames = int(pick(config, "clips", clip)["frames"])
+    device = reference_device(config, px, results, root)
+    found: dict[int, Detections] = {}
+    sizes: list[int] = []
+    shape = (0, 0)
+    with progress(f"{zoo_name(config)} {px} px on {clip}", frames) as step:
+        for number, image in enumerate(images(clip_path(clip, results))):
+            data = encode(image, px)
+            found[number] = find(device, data, px, f"{clip}:{number}")
+            sizes.append(len(data))
+            shape = (image.shape[1], image.shape[0])
+            step()
+    if len(found) != frames:
+        path = clip_path(clip, results)
+        raise DataError(f"{path} has {len(found)} frames, the config asks for {frames}; remove it")
+    write_json(frame_bytes_path(config, clip, px, results), sizes)
+    path = detections_path(config, clip, px, results)
+    write_coco(path, found, *shape)
+    return path
+
+
+def frame_bytes(config: Config, clip: str, px: int, results: Path) -> list[int]:
+    """Return the encoded size of every frame of `clip` at `px`, as `detect` left it.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    return [int(size) for size in read_json(frame_bytes_path(config, clip, px, results))]

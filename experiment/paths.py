@@ -1,0 +1,73 @@
+"""Where things lie: the checkout, and the files that stages hand to one another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from experiment.grid import Config, detections_key, pick, profile_key, zoo_name
+from jellyfish.errors import ConfigError, DataError
+from jellyfish.files.zoo import ZooSpec, read_zoo
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def zoo_of(config: Config, root: Path = ROOT) -> ZooSpec:
+    """Return the config's zoo."""
+    return read_zoo(root / str(config["zoo"]))
+
+
+def asset_path(config: Config, name: str, results: Path, root: Path = ROOT) -> Path:
+    """Return where the asset called `name` lies once it is downloaded.
+
+    Raises:
+        ConfigError: the list of assets cannot be read or has no such asset.
+    """
+    listed = root / str(config["assets"])
+    try:
+        assets = yaml.safe_load(listed.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{listed} cannot be read: {error}") from error
+    return results / "data" / str(pick({str(listed): assets}, str(listed), name)["file"])
+
+
+def onnx_path(config: Config, results: Path) -> Path:
+    """Return the zoo's model as CPUs serve it."""
+    return results / "zoo" / zoo_name(config) / "model.onnx"
+
+
+def clip_path(name: str, results: Path) -> Path:
+    """Return the clip called `name`."""
+    return results / "data" / "clips" / f"{name}.avi"
+
+
+def profile_folder(config: Config, device: str, results: Path) -> Path:
+    """Return the folder of the zoo's profile on `device`."""
+    return results / "profiles" / profile_key(config, device)
+
+
+def detections_path(config: Config, clip: str, px: int, results: Path) -> Path:
+    """Return the detections of the zoo's network at `px` on `clip`."""
+    return results / "detections" / detections_key(config, clip) / f"{px}.json"
+
+
+def frame_bytes_path(config: Config, clip: str, px: int, results: Path) -> Path:
+    """Return the encoded sizes of the frames of `clip` at `px`, beside its detections."""
+    return results / "detections" / detections_key(config, clip) / "frame_bytes" / f"{px}.json"
+
+
+def run_folder(key: str, results: Path) -> Path:
+    """Return the folder of a run."""
+    return results / "runs" / key
+
+
+def needed(path: Path) -> Path:
+    """Return `path` if there is such a file.
+
+    Raises:
+        DataError: there is not.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} is missing; `snakemake --cores all {path}` makes it")
+    return path

@@ -1,0 +1,295 @@
+"""Profiles of a zoo on a device: what each DNN costs there, and what it is worth.
+
+Latency is measured per DNN on the device that will serve, through a worker process pinned as in
+serving, with the frames of a clip that no run uses. Accuracy is the strict F1 against the
+reference DNN's detections on the same frames.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiment import cores, provenance
+from experiment.detections import frame_bytes
+from experiment.frames import jpegs
+from experiment.grid import Config, pick, zoo_name
+from experiment.labelled import labelled_precision
+from experiment.lock import on_testbed
+from experiment.paths import (
+    ROOT,
+    asset_path,
+    clip_path,
+    detections_path,
+    needed,
+    onnx_path,
+    profile_folder,
+    zoo_of,
+)
+from experiment.progress import progress
+from jellyfish.average_precision import average_precision
+from jellyfish.detections import Detections
+from jellyfish.errors import ConfigError, DataError, DeviceError
+from jellyfish.files.atomic import read_json, whole_file, write_json
+from jellyfish.files.detections import read_coco
+from jellyfish.files.profiles import write_profile
+from jellyfish.matching import Rule, published, strict
+from jellyfish.profile import FloatArray, Profile
+from server.devices import device_spec
+from server.devices.base import DeviceSpec
+from server.worker import WorkerFrame
+from server.worker_process import ProcessWorker
+
+FEWEST_BATCHES = 100  # a p99 from fewer says nothing
+RESAMPLES = 2000
+RAW_COLUMNS = (
+    "px",
+    "batch",
+    "batches",
+    "mean_ms",
+    "p50_ms",
+    "p99_ms",
+    "p99_low_ms",
+    "p99_high_ms",
+    "frames_per_s",
+)
+
+Samples = dict[int, list[float]]  # by batch size, ms
+
+
+def profile_latency(config: Config, device: str, px: int, results: Path, root: Path = ROOT) -> Path:
+    """Measure the zoo's DNN at `px` on `device`; return the path of the raw samples.
+
+    Holds the testbed's lock. Writes results/profiles/KEY/latency/PX.json: `samples_ms`, by batch
+    size, the milliseconds for which each batch occupied the worker.
+
+    Raises:
+        ConfigError: the config asks for too few batches, or leaves out a batch size.
+        DataError: clip or model are missing or damaged.
+        DeviceError: the device failed.
+    """
+    sizes = _batch_sizes(config)
+    asked = config["profile"]
+    frames = jpegs(clip_path(asked["clip"], results), px)
+    pinned = cores.share(1, int(pick(config, "devices", device).get("threads", 1)))
+    spec = _spec(config, device, px, max(sizes), pinned.workers[0], results, root)
+    number = f"{zoo_of(config, root).input_px.index(px) + 1}/{len(zoo_of(config, root).input_px)}"
+    each = int(asked["warmup"]) + int(asked["batches"])
+    started = provenance.now()
+    with (
+        on_testbed(),
+        cores.kept_to(pinned.rest),
+        progress(f"latency of {zoo_name(config)} {px} px ({number})", each * len(sizes)) as step,
+    ):
+        samples = asyncio.run(_measure(spec, frames, sizes, asked, step))
+    path = profile_folder(config, device, results) / "latency" / f"{px}.json"
+    commit, dirty = provenance.checkout(root)
+    write_json(
+        path,
+        {
+            "px": px,
+            "device": dict(pick(config, "devices", device)),
+            "warmup": int(asked["warmup"]),
+            "samples_ms": {str(size): values for size, values in samples.items()},
+            "started": started,
+            "ended": provenance.now(),
+            "cpu": provenance.cpu(),
+            "commit": commit,
+            "dirty": dirty,
+            "code_digest": provenance.code_digest(root),
+            "versions": provenance.versions(),
+        },
+    )
+    return path
+
+
+def _batch_sizes(config: Config) -> list[int]:
+    asked = config["profile"]
+    if int(asked["batches"]) < FEWEST_BATCHES:
+        raise ConfigError(
+            f"config: profile.batches is {asked['batches']}; a p99 needs {FEWEST_BATCHES} or more"
+        )
+    sizes = sorted(int(size) for size in asked["batch_sizes"])
+    if sizes != list(range(1, len(sizes) + 1)):
+        raise ConfigError(f"config: profile.batch_sizes is {sizes}; want 1, 2, ... without a gap")
+    return sizes
+
+
+def _spec(
+    config: Config,
+    device: str,
+    px: int,
+    max_batch: int,
+    pinned: tuple[int, ...],
+    results: Path,
+    root: Path,
+) -> DeviceSpec:
+    zoo = zoo_of(config, root)
+    return device_spec(
+        pick(config, "devices", device),
+        zoo,
+        onnx=needed(onnx_path(config, results)),
+        weights=needed(asset_path(config, zoo.weights, results, root)),
+        max_batch=max_batch,
+        input_px=(px,),
+        cores=pinned,
+    )
+
+
+async def _measure(
+    spec: DeviceSpec,
+    images: list[bytes],
+    sizes: list[int],
+    asked: Mapping[str, Any],
+    step: Callable[[], None],
+) -> Samples:
+    (px,) = spec.sizes
+    frames = [WorkerFrame(tag=f"{k}".encode(), image=i, px=px) for k, i in enumerate(images)]
+    worker = ProcessWorker(spec, "profiling")
+    samples: Samples = {size: [] for size in sizes}
+    try:
+        await worker.start()
+        await worker.load(0)
+        for size in sizes:
+            for k in range(int(asked["warmup"]) + int(asked["batches"])):
+                batch = [frames[(k * size + i) % len(frames)] for i in range(size)]
+                result = await worker.run(0, batch)
+                if wrong := [answer for answer in result.answers if isinstance(answer, str)]:
+                    raise DeviceError(f"profiling at {px} px: {wrong[0]}")
+                if k >= int(asked["warmup"]):
+                    samples[size].append(result.busy_ms)
+                step()
+    finally:
+        await worker.close()
+    return samples
+
+
+def profile_accuracy(
+    config: Config, device: str, px: int, results: Path, root: Path = ROOT
+) -> Path:
+    """Score the zoo's DNN at `px` on the profile clip; return the path of the scores.
+
+    Writes results/profiles/KEY/accuracy/PX.json: F1 (strict, published), precision, recall, AP
+    against the reference DNN, AP against labels where the config names some, mean frame bytes.
+
+    Raises:
+        DataError: detections are missing, or the reference finds nothing to be scored.
+    """
+    clip = config["profile"]["clip"]
+    frames = int(pick(config, "clips", clip)["frames"])
+    zoo = zoo_of(config, root)
+    rule = _rule(config, zoo.labels)
+    found = _frames(detections_path(config, clip, px, results), frames)
+    truth_path = detections_path(config, clip, zoo.reference_px, results)
+    truth = _frames(truth_path, frames)
+    counts = strict(found, truth, rule)
+    if not (counts.tp + counts.fn).any():
+        raise DataError(f"{truth_path}: no {', '.join(config['scoring']['classes'])} to score by")
+    precision = average_precision(found, truth, rule)
+    labels = config["scoring"]["labelled"]
+    scores = {
+        "px": px,
+        "f1": counts.f1,
+        "precision": _number(counts.precision),
+        "recall": counts.recall,
+        "f1_published": published(found, truth, rule).f1,
+        "ap": precision.ap,
+        "ap50": precision.ap50,
+        "ap_labelled": labelled_precision(config, px, results, root) if labels else None,
+        "frame_bytes": float(np.mean(frame_bytes(config, clip, px, results))),
+    }
+    path = profile_folder(config, device, results) / "accuracy" / f"{px}.json"
+    write_json(path, scores)
+    return path
+
+
+def _rule(config: Config, labels: tuple[str, ...]) -> Rule:
+    scoring = config["scoring"]
+    for name in scoring["classes"]:
+        if name not in labels:
+            raise ConfigError(f"config: scoring.classes: {config['zoo']} has no class {name!r}")
+    return Rule(
+        classes=[labels.index(name) for name in scoring["classes"]],
+        confidence=float(scoring["confidence"]),
+        iou=float(scoring["iou"]),
+    )
+
+
+def _frames(path: Path, frames: int) -> list[Detections]:
+    found = read_coco(needed(path))
+    return [found.get(number, Detections.none()) for number in range(frames)]
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def assemble_profile(config: Config, device: str, results: Path, root: Path = ROOT) -> Path:
+    """Put the profile of the zoo on `device` together; return the path of profile.json.
+
+    Writes profile.json (p99, monotone; accuracy: strict F1) and profile_raw.csv beside it: one
+    row a DNN and batch size with the p99's 95 % bootstrap interval.
+
+    Raises:
+        DataError: a DNN's latency or accuracy is missing, damaged or from too few batches.
+    """
+    folder = profile_folder(config, device, results)
+    zoo, sizes = zoo_of(config, root), _batch_sizes(config)
+    latency = {px: _samples(folder / "latency" / f"{px}.json", sizes) for px in zoo.input_px}
+    scores = [read_json(folder / "accuracy" / f"{px}.json") for px in zoo.input_px]
+    rows = [_raw_row(px, b, latency[px][b]) for px in zoo.input_px for b in sizes]
+    p99 = np.array([row["p99_ms"] for row in rows]).reshape(len(zoo.input_px), len(sizes))
+    profile = Profile(
+        input_px=zoo.input_px,
+        frame_bytes=[score["frame_bytes"] for score in scores],
+        accuracy=[score["f1"] for score in scores],
+        latency_ms=p99,
+    )
+    with whole_file(folder / "profile_raw.csv") as temporary, temporary.open("w") as file:
+        writer = csv.DictWriter(file, RAW_COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    write_profile(folder / "profile.json", profile)
+    return folder / "profile.json"
+
+
+def _samples(path: Path, sizes: list[int]) -> dict[int, FloatArray]:
+    value = read_json(path)
+    found = {b: np.array(value["samples_ms"].get(str(b), []), np.float64) for b in sizes}
+    for b, samples in found.items():
+        if len(samples) < FEWEST_BATCHES:
+            raise DataError(
+                f"{path}: {len(samples)} batches of {b}; a p99 needs {FEWEST_BATCHES} or more; "
+                "remove it and run again"
+            )
+    return found
+
+
+def _raw_row(px: int, batch: int, samples: FloatArray) -> dict[str, float]:
+    low, high = p99_interval(samples)
+    p99 = float(np.percentile(samples, 99))
+    return {
+        "px": px,
+        "batch": batch,
+        "batches": len(samples),
+        "mean_ms": float(samples.mean()),
+        "p50_ms": float(np.percentile(samples, 50)),
+        "p99_ms": p99,
+        "p99_low_ms": low,
+        "p99_high_ms": high,
+        "frames_per_s": batch * 1000.0 / p99,
+    }
+
+
+def p99_interval(samples: FloatArray) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval (percentile method) of the p99 of `samples` (N,)."""
+    rng = np.random.default_rng(0)  # the same samples give the same interval
+    drawn = rng.choice(samples, size=(RESAMPLES, len(samples)))
+    low, high = np.percentile(np.percentile(drawn, 99, axis=1), [2.5, 97.5])
+    return float(low), float(high)
