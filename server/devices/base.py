@@ -99,13 +99,16 @@ def device_spec(
     half = bool(settings.get("half", False))
     if half and not device.startswith("cuda"):
         raise ConfigError(f"devices: half needs a CUDA device, not {device}")
+    threads = settings.get("threads", 1)
+    if type(threads) is not int or threads < 1:
+        raise ConfigError(f"devices: threads must be a whole number from 1, not {threads!r}")
     return DeviceSpec(
         kind=kind,
         zoo=zoo,
         model=onnx if kind == "onnxruntime" else weights,
         input_px=input_px,
         device=device,
-        threads=int(settings.get("threads", 1)),
+        threads=threads,
         half=half,
         max_batch=max_batch,
         cores=cores,
