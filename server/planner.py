@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from jellyfish.errors import DeviceError
 from jellyfish.scheduling.problem import Plan, Problem
 from jellyfish.scheduling.solvers import solver
-from server.planner_process import Failure, Reply, Request
+from server.planner_messages import Failure, Reply, Request
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -180,6 +180,9 @@ class _Child:
             reply: Reply | Failure = self._pipe.recv()
         except (EOFError, OSError):
             self.end("died")
+            return
+        except Exception as error:  # of unpickling: any; whoever waits must not wait for ever
+            self.end(f"sent what cannot be read ({error!r})")
             return
         self.answered = True
         answer = self._waiting.pop(reply.id)

@@ -11,40 +11,12 @@ import os
 import signal
 import sys
 import time
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from jellyfish.scheduling.problem import Plan, Problem
 from jellyfish.scheduling.solvers import Solver, solver
+from server.planner_messages import Failure, Reply, Request
 
 PR_SET_PDEATHSIG = 1
-
-
-@dataclass(frozen=True)
-class Request:
-    """A problem to solve."""
-
-    id: int
-    problem: Problem
-    seed: int
-    iterations: int | None
-
-
-@dataclass(frozen=True)
-class Reply:
-    """The plan for request `id`, and the ms it took."""
-
-    id: int
-    plan: Plan
-    solve_ms: float
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why request `id` has no plan."""
-
-    id: int
-    text: str
 
 
 def serve(pipe: Connection, solve: Solver) -> None:
