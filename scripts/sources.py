@@ -121,7 +121,7 @@ def pypi_source(requirement: str, member: str, path: Path) -> None:
     """Download the source distribution `requirement` (NAME==VERSION); copy `member` to `path`.
 
     Nothing is installed and no dependency is fetched. A member that ends in / is a folder: its
-    files come as one tar file.
+    files come as one zip archive.
     """
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         options = f"--no-deps --no-binary :all: --retries 1 --timeout {CONNECT_S:g}".split()
@@ -219,17 +219,16 @@ def _copy_member(
 def _pack_folder(
     tar: tarfile.TarFile, folder: str, path: Path, naming: Callable[[str], str]
 ) -> None:
-    """Write the files in `folder` to `path` as a tar file whose bytes depend on them alone."""
-    found = False
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as packed:
+    """Write the files in `folder` to `path` as a zip archive whose bytes depend on them alone."""
+    with zipfile.ZipFile(path, "w") as packed:  # not compressed: zlib's versions differ
         for info in tar:
             if info.isfile() and naming(info.name).startswith(folder):
-                plain = tarfile.TarInfo(naming(info.name).removeprefix(folder))
-                plain.size = info.size
-                packed.addfile(plain, tar.extractfile(info))
-                found = True
-    if not found:
-        raise KeyError(folder)
+                file = tar.extractfile(info)
+                assert file is not None
+                name = naming(info.name).removeprefix(folder)
+                packed.writestr(zipfile.ZipInfo(name), file.read())
+        if not packed.namelist():
+            raise KeyError(folder)
 
 
 def _copy(file: IO[bytes], path: Path) -> None:

@@ -207,14 +207,12 @@ def test_a_member_of_a_source_distribution(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("index")
 def test_a_folder_of_a_source_distribution_comes_as_one_file(tmp_path: Path) -> None:
-    for name in ("one.tar", "two.tar"):
+    for name in ("one.zip", "two.zip"):
         pypi_source("thing==1.0", "data/", tmp_path / name)
-    assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
-    with tarfile.open(tmp_path / "one.tar") as tar:
-        assert tar.getnames() == ["thing.bin"]
-        member = tar.extractfile("thing.bin")
-        assert member is not None
-        assert member.read() == CONTENT
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "one.zip") as packed:
+        assert packed.namelist() == ["thing.bin"]
+        assert packed.read("thing.bin") == CONTENT
     with pytest.raises(SourceError, match=r"thing-1\.0\.tar\.gz holds no other/"):
         pypi_source("thing==1.0", "other/", tmp_path / "out")
 
@@ -314,7 +312,7 @@ def test_a_wrong_description_names_file_and_key(tmp_path: Path, entry: str, name
 def test_a_missing_description_and_an_unknown_asset(tmp_path: Path, root: Path) -> None:
     with pytest.raises(ConfigError, match=r"missing\.yaml"):
         read_assets(tmp_path / "missing.yaml")
-    with pytest.raises(ConfigError, match="no asset 'thing'; there are: .*vtest"):
+    with pytest.raises(ConfigError, match=r"no asset 'thing'; there are: .*vtest"):
         fetch_named(root / "config" / "assets.yaml", ["thing"], tmp_path)
 
 
