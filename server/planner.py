@@ -9,20 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import subprocess
 import sys
 from itertools import count
-from multiprocessing import Pipe
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from jellyfish.errors import DeviceError
 from jellyfish.scheduling.problem import Plan, Problem
 from jellyfish.scheduling.solvers import solver
+from server.pipe import LoopPipe
 from server.planner_messages import Failure, Reply, Request
-
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
 
 log = logging.getLogger(__name__)
 
@@ -142,10 +140,10 @@ class _Child:
         self.epitaph = ""  # how it ended
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
-        self._pipe, theirs = Pipe()
+        ours, theirs = socket.socketpair()
         with theirs:
             self._process = _start(solver_name, theirs)
-        self._loop.add_reader(self._pipe.fileno(), self._read)
+        self._pipe = LoopPipe(self._loop, ours, self._take, lambda: self.end("died"))
 
     @property
     def pid(self) -> int:
@@ -155,10 +153,7 @@ class _Child:
         """Send a request; the future gets its reply, or DeviceError."""
         answer: asyncio.Future[Reply] = self._loop.create_future()
         self._waiting[request.id] = answer
-        try:
-            self._pipe.send(request)
-        except OSError:
-            self.end("died")
+        self._pipe.send(request)
         return answer
 
     def end(self, epitaph: str) -> None:
@@ -166,7 +161,6 @@ class _Child:
         if not self.alive:
             return
         self.alive = False
-        self._loop.remove_reader(self._pipe.fileno())
         self._pipe.close()
         self._process.kill()
         self.epitaph = f"process {self.pid} {epitaph} (exit code {self._process.wait()})"
@@ -175,15 +169,7 @@ class _Child:
                 answer.set_exception(DeviceError(f"planner: {self.epitaph}"))
         self._waiting.clear()
 
-    def _read(self) -> None:
-        try:
-            reply: Reply | Failure = self._pipe.recv()
-        except (EOFError, OSError):
-            self.end("died")
-            return
-        except Exception as error:  # of unpickling: any; whoever waits must not wait for ever
-            self.end(f"sent what cannot be read ({error!r})")
-            return
+    def _take(self, reply: Reply | Failure) -> None:
         self.answered = True
         answer = self._waiting.pop(reply.id)
         if answer.done():  # whoever asked was cancelled
@@ -194,7 +180,7 @@ class _Child:
             answer.set_result(reply)
 
 
-def _start(solver_name: str, pipe: Connection) -> subprocess.Popen[bytes]:
+def _start(solver_name: str, pipe: socket.socket) -> subprocess.Popen[bytes]:
     """Start a process of its own kind: a fork would take the server's threads and sockets along."""
     command = [sys.executable, "-m", "server.planner_process"]
     command += [str(pipe.fileno()), solver_name, str(os.getpid())]

@@ -1,4 +1,4 @@
-"""What the server and its planner's process tell each other, pickled over their pipe."""
+"""What the server and its planner's process tell each other, pickled over their socket pair."""
 
 from __future__ import annotations
 

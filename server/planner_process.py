@@ -1,32 +1,27 @@
 """The planner's process: `python -m server.planner_process FD SOLVER PARENT`, for server.planner.
 
-Reads requests off the pipe at file descriptor FD and answers each in turn, until the other end
+Reads requests off the socket at file descriptor FD and answers each in turn, until the other end
 closes or its parent dies.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
+import pickle
 import signal
+import socket
 import sys
 import time
-from multiprocessing.connection import Connection
 
 from jellyfish.scheduling.solvers import Solver, solver
+from server.linux import die_with_parent
+from server.pipe import BlockingPipe
 from server.planner_messages import Failure, Reply, Request
 
-PR_SET_PDEATHSIG = 1
 
-
-def serve(pipe: Connection, solve: Solver) -> None:
+def serve(pipe: BlockingPipe, solve: Solver) -> None:
     """Answer requests until the other end closes."""
-    while True:
-        try:
-            request: Request = pipe.recv()
-        except EOFError:
-            return
-        pipe.send(_answer(request, solve))
+    for message in pipe.messages():
+        pipe.send(_answer(pickle.loads(message), solve))
 
 
 def _answer(request: Request, solve: Solver) -> Reply | Failure:
@@ -38,19 +33,13 @@ def _answer(request: Request, solve: Solver) -> Reply | Failure:
     return Reply(request.id, plan, (time.perf_counter() - start) * 1000)
 
 
-def _die_with(parent: int) -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above
-        sys.exit(1)
-
-
 def main() -> None:
     """Serve until the parent closes the pipe or dies."""
     fd, solver_name, parent = sys.argv[1:]
-    _die_with(int(parent))
+    die_with_parent(int(parent))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server acts
-    with Connection(int(fd)) as pipe:
-        serve(pipe, solver(solver_name))
+    with socket.socket(fileno=int(fd)) as ours:
+        serve(BlockingPipe(ours), solver(solver_name))
 
 
 if __name__ == "__main__":
