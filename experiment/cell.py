@@ -1,0 +1,63 @@
+"""A cell: its runs, one after another, those that are complete left as they are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from experiment.collect import summary
+from experiment.grid import Cell, Config, Run, digest, run_settings, runs
+from experiment.lock import on_testbed
+from experiment.paths import ROOT, run_folder
+from experiment.progress import progress
+from experiment.run import execute
+from jellyfish.errors import ConfigError
+from jellyfish.files.atomic import write_json
+from jellyfish.files.provenance import is_complete
+
+# What --forcerun named, one a line (rule names, files; `*` for everything): the runs of a cell
+# are no outputs of Snakemake's, which therefore cannot remove them before it measures again.
+FORCED = "JELLYFISH_FORCERUN"
+RULE = "cell"
+
+
+def run_cell(config: Config, cell: Cell, results: Path, root: Path = ROOT) -> Path:
+    """Do every run of `cell` that is not complete; return the path of the cell's index.
+
+    Holds the testbed's lock meanwhile. The index, results/SCENARIO/cells/NAME.json, is written
+    last: the cell's values and, a run, its key and how many frames had which outcome.
+
+    Raises:
+        RunError: a run failed; runs done before are kept.
+        DataError: an input is missing, or the disk is full.
+        ConfigError: the cell's world is not one of a testbed.
+    """
+    if cell.world != "measured":
+        raise ConfigError(f"cell {cell.name}: a testbed cannot run the world {cell.world!r}")
+    index = results / str(config["scenario"]) / "cells" / f"{cell.name}.json"
+    wanted = runs(config, cell)
+    with on_testbed():
+        if _forced(index):
+            for run in wanted:
+                shutil.rmtree(run_folder(run.key, results), ignore_errors=True)
+        missing = [run for run in wanted if not complete(config, run, results)]
+        with progress(cell.name, len(wanted)) as step:
+            for run in wanted:
+                if run in missing:
+                    execute(config, run, results, root)
+                step()
+    rows = [summary(run, run_folder(run.key, results)) for run in wanted]
+    write_json(index, {"cell": cell.name, "runs": rows})
+    return index
+
+
+def complete(config: Config, run: Run, results: Path) -> bool:
+    """Whether the directory of `run` is there, whole, and made with these config values."""
+    settings = run_settings(config, run.cell, run.clip, run.repetition)
+    return is_complete(run_folder(run.key, results), digest(settings))
+
+
+def _forced(index: Path) -> bool:
+    named = os.environ.get(FORCED, "").splitlines()
+    return any(name in named for name in ("*", RULE, str(index)))

@@ -1,0 +1,104 @@
+"""Makes one run's tables of what its server and clients wrote, and checks that none is short."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from client.session import expected_ticks
+from experiment.grid import Config, Run, pick
+from jellyfish.errors import RunError
+from jellyfish.files.atomic import read_json, whole_file, write_json
+from jellyfish.files.tables import read_table
+
+WORKING_FILES = (
+    "go",
+    "*.pid",
+    "*.ready.json",
+    "*.trace.json",
+    "client-*.frames.parquet",
+    "client-*.detections.json",
+)
+
+
+def collect_tables(config: Config, run: Run, folder: Path) -> None:
+    """Write frames.parquet and detections.json of the whole run into `folder`.
+
+    Raises:
+        RunError: a client has not one row per tick, or the server left no plans.
+        DataError: a file is missing or damaged.
+    """
+    stream_s = float(config["client"]["stream_s"])
+    tables = []
+    detections: list[Any] = []
+    for i, client in enumerate(run.cell.clients):
+        table = read_table(folder / f"client-{i}.frames.parquet")
+        expected = expected_ticks(stream_s, client.fps)
+        if len(table) != expected:
+            raise RunError(
+                f"client {i} has {len(table)} rows, but {stream_s:g} s at {client.fps:g} fps "
+                f"are {expected} ticks"
+            )
+        tables.append(table)
+        detections += read_json(folder / f"client-{i}.detections.json")
+    read_table(folder / "plans.parquet")
+    frames = with_run(pa.concat_tables(tables), config, run)
+    with whole_file(folder / "frames.parquet") as temporary:
+        pq.write_table(frames, temporary)
+    write_json(folder / "detections.json", detections)
+
+
+def with_run(frames: Any, config: Config, run: Run) -> Any:
+    """Return the arrow table `frames` with the columns that say which run it is from."""
+    cell = run.cell
+    columns: dict[str, str | int] = {
+        "run": run.key,
+        "world": cell.world,
+        "device": cell.device,
+        "latencies": latencies(config, cell.device),
+        "workers": cell.workers,
+        "policy": cell.policy,
+        "trace": cell.trace,
+        "group": cell.group,
+        "clients": len(cell.clients),
+        "clip": run.clip,
+        "repetition": run.repetition,
+        "seed": run.seed,
+    }
+    for name, value in columns.items():
+        frames = frames.append_column(name, pa.array([value] * len(frames)))
+    return frames
+
+
+def latencies(config: Config, device: str) -> str:
+    """Return what the latencies of `device` are called in tables, such as `cpu: onnxruntime`."""
+    return f"{device}: {pick(config, 'devices', device)['kind']}"
+
+
+def tidy(folder: Path) -> None:
+    """Remove what only the run itself needed, and put logs and jobs into folders."""
+    for pattern in WORKING_FILES:
+        for path in folder.glob(pattern):
+            path.unlink()
+    for pattern, name in (("*.log", "logs"), ("*.job.json", "jobs")):
+        (folder / name).mkdir(exist_ok=True)
+        for path in folder.glob(pattern):
+            path.replace(folder / name / path.name)
+
+
+def summary(run: Run, folder: Path) -> dict[str, Any]:
+    """Return what a cell's index says of a run: its key and how many frames had which outcome."""
+    frames = read_table(folder / "frames.parquet")
+    outcomes = Counter(frames.column("outcome").to_pylist())
+    return {
+        "key": run.key,
+        "clip": run.clip,
+        "repetition": run.repetition,
+        "seed": run.seed,
+        "frames": len(frames),
+        "outcomes": dict(sorted(outcomes.items())),
+    }
