@@ -10,9 +10,10 @@ Both work on many frames at once: frames are packed into padded arrays, slot by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,22 @@ class Rule:
         for name in ("confidence", "iou"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"scoring.{name} must lie between 0 and 1")
+
+    @classmethod
+    def from_config(cls, scoring: Mapping[str, Any], labels: Sequence[str]) -> Rule:
+        """Return the rule of the config's section `scoring` for a zoo with these labels.
+
+        Raises:
+            ConfigError: the zoo has no such class, or as above.
+        """
+        for name in scoring["classes"]:
+            if name not in labels:
+                raise ConfigError(f"config: scoring.classes: the zoo has no class {name!r}")
+        return cls(
+            classes=[labels.index(name) for name in scoring["classes"]],
+            confidence=float(scoring["confidence"]),
+            iou=float(scoring["iou"]),
+        )
 
     def keep(self, found: Detections) -> Detections:
         """Return those of `found` that are scored."""

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from experiment.grid import Cell, Run, cells, detections_key, runs
 from jellyfish.average_precision import average_precision
 from jellyfish.detections import Detections
-from jellyfish.errors import ConfigError, DataError
+from jellyfish.errors import DataError
 from jellyfish.files.atomic import whole_file
 from jellyfish.files.detections import image_id, read_coco
 from jellyfish.files.tables import read_table
@@ -220,24 +220,6 @@ def _trace_rho(sent: pd.DataFrame) -> float:
     return float(np.mean(found)) if found else float("nan")
 
 
-def scoring_rule(config: Mapping[str, Any], root: Path) -> Rule:
-    """Return what the config scores, its class names looked up in the zoo's labels.
-
-    Raises:
-        ConfigError: the zoo has no such class.
-    """
-    labels = read_zoo(root / config["zoo"]).labels
-    scoring = config["scoring"]
-    for name in scoring["classes"]:
-        if name not in labels:
-            raise ConfigError(f"config: scoring.classes: {config['zoo']} has no class {name!r}")
-    return Rule(
-        classes=[labels.index(name) for name in scoring["classes"]],
-        confidence=float(scoring["confidence"]),
-        iou=float(scoring["iou"]),
-    )
-
-
 def tables(
     config: Mapping[str, Any], results: Path, root: Path
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -245,9 +227,9 @@ def tables(
 
     Raises:
         DataError: a run or the reference detections are missing or broken.
-        ConfigError: as `scoring_rule`.
+        ConfigError: the zoo has none of a class that is to be scored.
     """
-    rule = scoring_rule(config, root)
+    rule = Rule.from_config(config["scoring"], read_zoo(root / config["zoo"]).labels)
     references = _References(config, results, root)
     by_run: list[dict[str, Any]] = []
     by_cell: list[dict[str, Any]] = []
