@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jellyfish.detections import Detections
-from jellyfish.errors import ConfigError, DeviceError
+from jellyfish.errors import ConfigError, DataError, DeviceError
 from jellyfish.records import Reason
 from server.devices.base import DeviceSpec
 from server.worker import BatchResult, WorkerFrame
@@ -56,15 +56,25 @@ class Detector:
 
         Raises:
             DeviceError: there is no such DNN, or the device failed.
+            DataError: the model is another network's.
         """
         sizes = self._spec.sizes
         if not 0 <= dnn < len(sizes):
             raise DeviceError(f"there is no DNN {dnn}: the zoo has {len(sizes)}")
         if dnn not in self._warm:
             for batch in range(1, self._spec.max_batch + 1):
-                self._forward(np.zeros((batch, sizes[dnn], sizes[dnn], 3), np.uint8))
+                raw = self._forward(np.zeros((batch, sizes[dnn], sizes[dnn], 3), np.uint8))
+            self._check_heads(raw)
             self._warm.add(dnn)
         self._loaded.add(dnn)
+
+    def _check_heads(self, raw: list[Floats]) -> None:
+        got, want = [r.shape[1] for r in raw], [head.channels for head in self._heads]
+        if got != want:
+            raise DataError(
+                f"{self._spec.model} gives heads of {got} channels, {self._spec.zoo.cfg} says "
+                f"{want}: export the zoo again"
+            )
 
     def evict(self, dnn: int) -> None:
         """Forget `dnn`; nothing happens where it is not loaded."""
@@ -129,7 +139,7 @@ def decode_jpeg(data: bytes, px: int) -> Images:
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
-        raise ValueError(error.err) from None
+        raise ValueError(f"the JPEG cannot be decoded: {error.err}") from None
     if image is None:
         raise ValueError("the JPEG cannot be decoded")
     if image.shape[:2] != (px, px):

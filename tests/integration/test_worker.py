@@ -150,6 +150,18 @@ async def test_closing_does_not_wait_for_a_stuck_process(
     assert worker.pid is None
 
 
+async def test_a_small_file_that_claims_a_huge_image_is_refused(
+    worker: ProcessWorker, frames: list[WorkerFrame]
+) -> None:
+    await worker.load(0)
+    bomb = bytearray(frames[0].image)
+    size = bomb.index(b"\xff\xc0") + 5
+    bomb[size : size + 4] = (20_000).to_bytes(2, "big") * 2
+    result = await worker.run(0, [WorkerFrame(b"", bytes(bomb), 32), frames[0]])
+    assert str(result.answers[0]).startswith("bad image: the JPEG cannot be decoded")
+    assert isinstance(result.answers[1], Detections)
+
+
 async def test_who_stops_waiting_harms_nobody(
     worker: ProcessWorker, frames: list[WorkerFrame]
 ) -> None:

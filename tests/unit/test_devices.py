@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jellyfish.detections import Detections
 from jellyfish.errors import ConfigError, DataError, DeviceError
@@ -156,7 +158,7 @@ def test_a_spec_travels(spec: DeviceSpec) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("described", "says"),
     [
         ({"kind": "tpu"}, "unknown kind 'tpu'"),
         ({}, "unknown kind None"),
@@ -166,9 +168,9 @@ def test_a_spec_travels(spec: DeviceSpec) -> None:
         ({"kind": "torch", "threads": 0}, "threads must be"),
     ],
 )
-def test_settings_that_cannot_be_used(settings: dict[str, object], says: str) -> None:
+def test_settings_that_cannot_be_used(described: dict[str, object], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        device_spec(settings, MIXED, onnx=Path("o"), weights=Path("w"), max_batch=1)
+        device_spec(described, MIXED, onnx=Path("o"), weights=Path("w"), max_batch=1)
 
 
 def test_labels_must_fit_the_network(spec: DeviceSpec) -> None:
@@ -195,6 +197,18 @@ def test_a_model_cut_short_is_named(spec: DeviceSpec, tmp_path: Path) -> None:
         make(dataclasses.replace(spec, model=model))
 
 
+def test_a_model_of_another_network_is_named(models: dict[str, Path], tmp_path: Path) -> None:
+    cfg = tmp_path / "swapped.cfg"
+    text = MIXED.cfg.read_text()
+    cfg.write_text(
+        text.replace("mask=1,2", "mask=0").replace("filters=16\nactivation=linear", "x=0")
+    )
+    zoo = dataclasses.replace(MIXED, cfg=cfg)
+    device = make(device_spec({"kind": "onnxruntime"}, zoo, **models, max_batch=1))
+    with pytest.raises(DataError, match=r"heads of \[16, 8\] channels, .* says \[8, 8\]: export"):
+        device.load(0)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_missing_cuda_device_is_named(models: dict[str, Path]) -> None:
     spec = device_spec({"kind": "torch", "device": "cuda:0"}, MIXED, **models, max_batch=1)
@@ -211,12 +225,26 @@ def test_cuda_finds_what_the_cpu_finds(
     paths = {"onnx": Path("unused"), "weights": yolo_weights(assets)}
     dnn = YOLO.input_px.index(416)
     answers = []
-    for settings in ({"kind": "torch"}, {"kind": "torch", "device": "cuda:0", "half": half}):
-        device = make(device_spec(settings, YOLO, **paths, max_batch=2))
+    for described in ({"kind": "torch"}, {"kind": "torch", "device": "cuda:0", "half": half}):
+        device = make(device_spec(described, YOLO, **paths, max_batch=2))
         device.load(dnn)
         answers.append(detections(device.run(dnn, jpegs(frames[:2], 416))))
     for a, b in zip(*answers, strict=True):
         assert_same(a.where(a.scores > 0.4), b.where(b.scores > 0.4), atol)
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_whatever_a_client_sends_is_an_image_or_a_reason(data: st.DataObject) -> None:
+    good = jpegs([np.full((32, 32, 3), 99, np.uint8)], 32)[0].image
+    start = good.index(b"\xff\xda")  # damage the pixels, not the claimed size
+    at = data.draw(st.integers(start, len(good) - 1))
+    damaged = good[:at] + data.draw(st.binary(max_size=64)) + good[at + 1 :]
+    try:
+        image = decode_jpeg(damaged, 32)
+    except ValueError:  # the reason; anything else would end the batch
+        return
+    assert image.shape == (32, 32, 3)
 
 
 def test_a_jpeg_is_read_as_rgb() -> None:
