@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from jellyfish.policy import Policy
 
+GRAIN_MS = 1.0  # timers are no finer: a shorter wait is none
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -58,7 +60,7 @@ def choose(
         return choice
     tightest = min(remaining_ms[i] for i in choice.take)
     wait_ms = tightest - latency_ms[batch - 1] - policy.batch_slack_ms
-    return Choice(drop=choice.drop, wait_ms=wait_ms) if wait_ms > 0 else choice
+    return Choice(drop=choice.drop, wait_ms=wait_ms) if wait_ms > GRAIN_MS else choice
 
 
 def _in_order(

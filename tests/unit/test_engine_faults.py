@@ -1,0 +1,139 @@
+import asyncio
+
+import pytest
+
+from experiment import virtual_time
+from jellyfish.errors import DeviceError
+from jellyfish.records import Outcome, Reason
+from jellyfish.scheduling.problem import Plan, Problem
+from server.engine import NotServing
+from server.planner import InlinePlanner
+from server.settings import EngineConfig
+from tests.engine_world import Camera, LoopWorker, engine_of, profile
+
+
+def test_a_worker_that_dies_fails_its_batch_alone_and_comes_back() -> None:
+    async def main() -> None:
+        doomed, other = LoopWorker(profile()), LoopWorker(profile())
+        engine = await engine_of([doomed, other])
+        cameras = [Camera(engine, f"c{i}", 20, 150).join() for i in range(4)]
+        streams = [asyncio.create_task(camera.stream(8)) for camera in cameras]
+        await asyncio.sleep(3.003)
+        doomed.die()
+        await asyncio.sleep(0.3)
+        assert not any(row.dnns_px[0] for row in engine.plans[-1:])
+        await asyncio.gather(*streams)
+        assert doomed.starts == 2
+        assert engine.plans[-1].dnns_px[0] > 0
+        await engine.stop(1)
+        for camera in cameras:
+            camera.check_one_answer_each()
+            assert camera.outcomes()[Outcome.OK] >= 140
+            assert camera.outcomes().get(Outcome.ERROR, 0) <= 4
+            assert camera.reasons() <= {"", Reason.WORKER_DIED, Reason.TOO_LATE, Reason.NOT_MAPPED}
+        assert engine.summary()["worker_restarts"] == [1, 0]
+
+    virtual_time.run(main())
+
+
+def test_without_a_live_worker_frames_and_joins_fail_at_once_with_the_reason() -> None:
+    async def main() -> None:
+        health: list[bool] = []
+        worker = LoopWorker(profile())
+        engine = await engine_of([worker], on_health=health.append)
+        camera = Camera(engine, "a", 10, 150).join()
+        await camera.stream(1)
+        worker.fail_starts = 2
+        worker.die()  # while idle
+        await asyncio.sleep(0.3)
+        frame = camera.send()
+        assert camera.answers[frame][0].reason == Reason.WORKER_DIED
+        with pytest.raises(NotServing, match="no worker is alive"):
+            Camera(engine, "b", 10, 150).join()
+        await asyncio.sleep(5)  # two failed starts, then one that works
+        assert health == [True, False, True]
+        await camera.stream(1)
+        await engine.stop(1)
+        assert camera.answers[camera.sent - 1][0].outcome is Outcome.OK
+        assert health[-1] is False
+
+    virtual_time.run(main())
+
+
+def test_a_worker_that_hangs_counts_as_dead() -> None:
+    async def main() -> None:
+        worker = LoopWorker(profile())
+        engine = await engine_of([worker], config=EngineConfig(run_timeout_s=1))
+        camera = Camera(engine, "a", 10, 150).join()
+        await camera.stream(1)
+        worker.hang = True
+        await camera.stream(4)
+        await engine.stop(1)
+        camera.check_one_answer_each()
+        assert worker.starts == 2
+        assert camera.answers[camera.sent - 1][0].outcome is Outcome.OK
+
+    virtual_time.run(main())
+
+
+def test_a_worker_that_never_starts_stops_the_start_with_its_reason() -> None:
+    async def main() -> None:
+        good, bad = LoopWorker(profile()), LoopWorker(profile(), fail_starts=1)
+        with pytest.raises(DeviceError, match="no device"):
+            await engine_of([good, bad])
+        assert not good.alive
+
+    virtual_time.run(main())
+
+
+def test_ready_only_when_loaded() -> None:
+    async def main() -> None:
+        worker = LoopWorker(profile(), load_s=0.5)
+        await engine_of([worker], config=EngineConfig(cached_dnns=3))
+        assert asyncio.get_running_loop().time() >= 1.5
+        assert worker.loaded == {0, 1, 2}
+
+    virtual_time.run(main())
+
+
+class _BrokenPlanner(InlinePlanner):
+    """Fails in the two ways that a planner can, then works."""
+
+    def __init__(self) -> None:
+        super().__init__("paper", iterations=20)
+        self.calls = 0
+
+    async def plan(self, problem: Problem, seed: int) -> tuple[Plan, float]:
+        if problem.clients:
+            self.calls += 1
+            if self.calls == 2:
+                raise DeviceError("stuck")
+            if self.calls == 3:
+                raise ZeroDivisionError
+        return await super().plan(problem, seed)
+
+
+def test_planning_survives_its_planner() -> None:
+    async def main() -> None:
+        planner = _BrokenPlanner()
+        engine = await engine_of([LoopWorker(profile())], planner=planner)
+        camera = Camera(engine, "a", 10, 150).join()
+        await camera.stream(4)
+        await engine.stop(1)
+        assert planner.calls >= 8
+        assert camera.outcomes() == {Outcome.OK: 40}
+
+    virtual_time.run(main())
+
+
+def test_a_slow_planner_delays_nobody_who_is_served() -> None:
+    async def main() -> None:
+        planner = InlinePlanner("paper", charge_ms=3000, iterations=20)
+        engine = await engine_of([LoopWorker(profile())], planner=planner)
+        camera = Camera(engine, "a", 10, 150).join()
+        await asyncio.sleep(4)
+        await camera.stream(10)
+        await engine.stop(1)
+        assert camera.outcomes() == {Outcome.OK: 100}
+
+    virtual_time.run(main())
