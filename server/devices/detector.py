@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from jellyfish.detections import Detections
 from jellyfish.errors import ConfigError, DataError, DeviceError
-from jellyfish.records import Reason
 from server.devices.base import DeviceSpec
 from server.worker import BatchResult, WorkerFrame
 from server.zoo.cfg import Network, read_network
@@ -114,7 +113,7 @@ class Detector:
                 images[good] = decode_jpeg(frame.image, px)
                 good += 1
             except ValueError as error:
-                faults[i] = f"{Reason.BAD_IMAGE}: {error}"
+                faults[i] = str(error)
         return images[: max(good, pad_to if good else 0)], faults
 
     def _detect(self, images: Images, frames: int) -> Iterator[Detections]:

@@ -99,8 +99,8 @@ def test_a_bad_frame_spoils_only_itself(device: Device, frames: list[np.ndarray]
     first, second = jpegs(frames[:2], 64)
     cut = WorkerFrame(b"", second.image[: len(second.image) // 2], 64)
     result = device.run(1, [WorkerFrame(b"", b"junk", 64), first, cut, second], pad_to=4)
-    assert result.answers[0] == "bad image: not a JPEG"
-    assert result.answers[2] == "bad image: the JPEG is cut short"
+    assert result.answers[0] == "not a JPEG"
+    assert result.answers[2] == "the JPEG is cut short"
     good = detections(device.run(1, [first, second]))
     assert_same(result.answers[1], good[0])  # type: ignore[arg-type]
     assert_same(result.answers[3], good[1])  # type: ignore[arg-type]
@@ -109,7 +109,7 @@ def test_a_bad_frame_spoils_only_itself(device: Device, frames: list[np.ndarray]
 def test_a_batch_of_bad_frames_runs_nothing(device: Device) -> None:
     device.load(0)
     result = device.run(0, [WorkerFrame(b"", b"", 32)] * 2, pad_to=4)
-    assert result.answers == ("bad image: not a JPEG",) * 2
+    assert result.answers == ("not a JPEG",) * 2
 
 
 def test_a_frame_of_another_size_is_resized(device: Device, frames: list[np.ndarray]) -> None:
