@@ -22,14 +22,13 @@ _SURE = 500  # a p99 from fewer batches is shown with its interval
 _MARKERS = "os^DvPX<>p"
 
 
-def draw(*, profile: Path, raw: Path, out: Path, latencies: str, accuracy: str = "F1") -> None:
+def draw(*, profile: Path, raw: Path, out: Path, latencies: str) -> None:
     """Draw the profile in `profile` and its measured latencies in `raw` to `out` (.pdf, .png).
 
     Args:
         profile: profile.json of a zoo on a device.
         raw: profile_raw.csv beside it, one row a DNN and batch size (columns RAW).
         latencies: what the latencies were measured on, such as `cpu: onnxruntime`.
-        accuracy: what the profile's accuracy is.
 
     Raises:
         DataError: a table is missing or lacks columns; the text names it.
@@ -43,7 +42,7 @@ def draw(*, profile: Path, raw: Path, out: Path, latencies: str, accuracy: str =
     with style.page(style.TEXT_IN, 2.45, " · ".join(text)) as figure:
         left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1.12, 1.12))
         colors = style.size_colors(zoo.dnns)
-        _accuracy(left, zoo, colors, accuracy)
+        _accuracy(left, zoo, colors)
         _latency(middle, zoo, rows, colors)
         _throughput(right, zoo, rows, colors)
         style.save(figure, out)
@@ -67,7 +66,7 @@ def read_raw(path: Path) -> pd.DataFrame:
     return rows
 
 
-def _accuracy(axes: Axes, zoo: Profile, colors: list[Any], name: str) -> None:
+def _accuracy(axes: Axes, zoo: Profile, colors: list[Any]) -> None:
     axes.plot(zoo.input_px, zoo.accuracy, color=style.GREY, linewidth=0.8, zorder=1)
     for m in range(zoo.dnns):
         axes.plot(zoo.input_px[m], zoo.accuracy[m], _MARKERS[m % 10], color=colors[m], markersize=3)
@@ -75,7 +74,7 @@ def _accuracy(axes: Axes, zoo: Profile, colors: list[Any], name: str) -> None:
     step = max(1, (zoo.dnns - 1) // 5)
     axes.set_xticks([int(px) for px in zoo.input_px[::step]])
     axes.set_xlabel("Input size (px)")
-    axes.set_ylabel(name)
+    axes.set_ylabel("F1 against the reference DNN")
     style.letter(axes, 0, "Accuracy")
 
 
@@ -85,13 +84,12 @@ def _latency(axes: Axes, zoo: Profile, rows: pd.DataFrame, colors: list[Any]) ->
         mine = rows[rows["px"] == px]
         axes.plot(batches, zoo.latency_ms[m], color=colors[m])
         unsure = mine[mine["batches"] < _SURE]
+        below = (unsure["p99_ms"] - unsure["p99_low_ms"]).clip(lower=0)
+        above = (unsure["p99_high_ms"] - unsure["p99_ms"]).clip(lower=0)
         axes.errorbar(
             unsure["batch"],
             unsure["p99_ms"],
-            yerr=[
-                unsure["p99_ms"] - unsure["p99_low_ms"],
-                unsure["p99_high_ms"] - unsure["p99_ms"],
-            ],
+            yerr=[below, above],
             fmt="none",
             ecolor=colors[m],
             elinewidth=0.7,

@@ -9,6 +9,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from experiment.collect import with_run
+from experiment.grid import Cell, ClientSpec, Run
 from jellyfish.files.profiles import write_profile
 from jellyfish.files.tables import read_table, write_frames
 from jellyfish.profile import Profile
@@ -17,16 +19,14 @@ from jellyfish.records import FrameRow, Outcome, Reason
 SIZES = tuple(range(128, 609, 32))
 STEPS = (20, 15, 10, 7.5, 10, 15, 20)
 CELL: dict[str, str | int] = {
-    "run": "measured-cpux1-jellyfish-synthetic",
     "world": "measured",
     "device": "cpu",
     "latencies": "cpu: onnxruntime",
     "policy": "jellyfish",
     "trace": "synthetic",
-    "clip": "vtest-1",
-    "repetition": 0,
-    "seed": 1,
+    "workers": 1,
 }
+CONFIG = {"devices": {"cpu": {"kind": "onnxruntime"}}}
 
 
 def profile(batches: int = 2) -> Profile:
@@ -65,9 +65,7 @@ def write_profile_tables(folder: Path, batches: int = 2, samples: int = 100) -> 
     return folder / "profile.json", folder / "profile_raw.csv"
 
 
-def client_rows(
-    client: int, clients: int, slo_ms: float, fps: float, trace: bool = True
-) -> list[FrameRow]:
+def client_rows(client: int, clients: int, slo_ms: float, fps: float) -> list[FrameRow]:
     """Return a client's 28 s: the DNN follows the trace and the load, steps down cost frames."""
     rng = np.random.default_rng([client, clients, int(slo_ms), int(fps)])
     shift, estimate, rows = int(rng.integers(7)), 100.0, []
@@ -81,7 +79,7 @@ def client_rows(
         row = FrameRow(client, k, k % 240, fps, slo_ms, t)
         row.px_sent, row.dnn_px, row.e2e_ms, row.outcome = px, px, e2e, Outcome.OK
         row.bandwidth_est_kbps = estimate * 1000
-        row.bandwidth_true_kbps = true * 1000 if trace else float("nan")
+        row.bandwidth_true_kbps = true * 1000
         if e2e > slo_ms:
             late = e2e < slo_ms + 4
             row.outcome = Outcome.LATE if late else Outcome.DROPPED
@@ -92,16 +90,29 @@ def client_rows(
 
 
 def write_run(
-    path: Path, clients: int = 2, slo_ms: float = 100, fps: float = 10, **setting: str | int
+    path: Path,
+    clients: int = 2,
+    slo_ms: float = 100,
+    fps: float = 10,
+    group: str = "",
+    policy: str = "jellyfish",
 ) -> Path:
     """Write the frames.parquet of one run, with the columns of its cell; return `path`."""
     rows = [row for i in range(clients) for row in client_rows(i, clients, slo_ms, fps)]
     write_frames(path, rows)
-    table = read_table(path)
-    cell = {**CELL, "group": str(clients), "clients": clients, **setting}
-    for name, value in cell.items():
-        table = table.append_column(name, pa.array([value] * len(table)))
-    pq.write_table(table, path)
+    cell = Cell(
+        world="measured",
+        device="cpu",
+        workers=1,
+        policy=policy,
+        trace="synthetic",
+        group=group or str(clients),
+        clients=(ClientSpec(slo_ms, fps),) * clients,
+        clips=("vtest-1",),
+        repetitions=1,
+    )
+    run = Run(cell=cell, clip="vtest-1", repetition=0, key=cell.name, seed=1)
+    pq.write_table(with_run(read_table(path), CONFIG, run), path)
     return path
 
 

@@ -15,6 +15,7 @@ import yaml
 from docutils.core import publish_parts
 from matplotlib import image
 
+from experiment.profiling import RAW_COLUMNS
 from jellyfish.errors import DataError
 from jellyfish.files.tables import FRAMES
 from jellyfish.records import Outcome
@@ -74,7 +75,7 @@ def test_fig_7_draws_the_first_two_clients(tmp_path: Path, clients: int) -> None
 
 def test_fig_7_draws_a_run_without_trace_and_without_one_answer(tmp_path: Path) -> None:
     profile, _ = write_profile_tables(tmp_path)
-    frames = write_run(tmp_path / "frames.parquet", trace="none")
+    frames = write_run(tmp_path / "frames.parquet")
     table = pd.read_parquet(frames)
     table["bandwidth_true_kbps"] = float("nan")
     table["bandwidth_est_kbps"] = float("nan")
@@ -100,6 +101,7 @@ def test_figures_read_columns_that_are_written() -> None:
     assert set(tables.SETTING) <= set(SCORE_COLUMNS)
     assert set(fig_7.COLUMNS) <= set(FRAMES.names)
     assert set(fig_9.COLUMNS) <= {*FRAMES.names, "group"}
+    assert set(fig_6.RAW) <= set(RAW_COLUMNS)
 
 
 def test_fig_9_draws_the_grid_and_leaves_mixed_cells_out(tmp_path: Path) -> None:
@@ -107,7 +109,7 @@ def test_fig_9_draws_the_grid_and_leaves_mixed_cells_out(tmp_path: Path) -> None
         write_run(tmp_path / f"{n}-{slo}.parquet", n, slo) for n in (1, 2) for slo in (75, 100)
     ]
     frames.append(write_run(tmp_path / "mixed.parquet", 3, group="3_var_var"))
-    fig_9.draw(frames=frames, out=tmp_path / "fig_9.pdf")
+    fig_9.draw(frames=frames, out=tmp_path / "fig_9.pdf", world="measured", workers=1)
     check_drawn(tmp_path / "fig_9.pdf", style.TEXT_IN)
     fig_9.draw(frames=frames[:1], out=tmp_path / "one.pdf")
     check_drawn(tmp_path / "one.pdf", style.COLUMN_IN)
@@ -202,7 +204,7 @@ def test_captions_print_the_config_and_are_sound_markup(path: Path, config: str)
     values: dict[str, Any] = yaml.safe_load((ROOT / "config" / config).read_text())
     job = SimpleNamespace(
         config=values,
-        params={"latencies": "cpu: onnxruntime", "setting": {**CELL, "workers": 1}},
+        params={"latencies": "cpu: onnxruntime", "setting": CELL},
     )
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
