@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from experiment.paths import ROOT
 from scripts.data import fetch_named
 from scripts.logged import logged
 
 with logged(snakemake):
-    fetch_named(snakemake.params.assets, [snakemake.params.name], Path("results/data"))
+    fetch_named(ROOT / snakemake.config["assets"], [snakemake.params.name], Path("results/data"))

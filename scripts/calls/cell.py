@@ -6,4 +6,4 @@ from experiment.cell import run_cell
 from scripts.logged import logged
 
 with logged(snakemake):
-    run_cell(snakemake.config, snakemake.params.cell, Path("results"), snakemake.params.root)
+    run_cell(snakemake.config, snakemake.params.cell, Path("results"))

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from experiment.paths import ROOT
 from scripts import clips
 from scripts.logged import logged
 
 with logged(snakemake):
-    clips.main(snakemake.config, snakemake.wildcards.clip, snakemake.params.root, Path("results"))
+    clips.main(snakemake.config, snakemake.wildcards.clip, ROOT, Path("results"))

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from experiment.paths import ROOT
 from scripts import score
 from scripts.logged import logged
 
 with logged(snakemake):
-    score.main(snakemake.config, Path("results"), snakemake.params.root)
+    score.main(snakemake.config, Path("results"), ROOT)

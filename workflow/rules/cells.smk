@@ -18,6 +18,5 @@ rule cell:
     params:
         cell=lambda wildcards: CELLS[wildcards.cell],
         runs=cell_settings,
-        root=ROOT,
     script:
         "../../scripts/calls/cell.py"

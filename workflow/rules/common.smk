@@ -1,7 +1,7 @@
 # What all rules share: the checked config, its grid, and the paths that follow from them.
+import os
 import re
 import sys
-from os.path import relpath
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -12,6 +12,7 @@ sys.path.insert(0, str(ROOT))
 
 import scripts.scenario
 from experiment import grid
+from experiment.cell import FORCED
 from jellyfish.errors import JellyfishError
 
 # More than any machine has; Snakemake caps it: nothing else runs beside a measurement.
@@ -54,3 +55,15 @@ wildcard_constraints:
     of=f"({'|'.join(map(re.escape, OF_DEVICE))})",
     setting=f"({'|'.join(map(re.escape, SETTINGS))})",
     px="[0-9]+",
+
+
+def forced():
+    """What --forcerun names, a line each; `*` for everything."""
+    asked = workflow.dag_settings
+    if asked is None:
+        return ""
+    return "*" if asked.forceall else "\n".join(map(str, asked.forcerun))
+
+
+# Runs are no outputs of a rule, so a cell has to be told that it shall not skip those it finds.
+os.environ[FORCED] = forced()

@@ -11,7 +11,6 @@ rule asset:
     params:
         name=asset_of_file,
         sha256=lambda wildcards: ASSETS[asset_of_file(wildcards)].sha256,
-        assets=ROOT / config["assets"],
     script:
         "../../scripts/calls/asset.py"
 
@@ -26,7 +25,6 @@ rule clip:
     conda:
         "../../envs/data.yaml"
     params:
-        root=ROOT,
         cut=lambda wildcards: config["clips"][wildcards.clip],
     script:
         "../../scripts/calls/clip.py"

@@ -22,8 +22,8 @@ rule latency:
 
 rule accuracy:
     input:
-        clip=ancient(clip_path(config["profile"]["clip"])),
-        model=lambda wildcards: ancient(model_path(PROFILES[wildcards.profile])),
+        model=ancient(model_path()),
+        labelled=ancient(labelled_path()),
         reference=ancient(detections_path(config["profile"]["clip"], ZOO.reference_px)),
         found=lambda wildcards: ancient(detections_path(config["profile"]["clip"], wildcards.px)),
     output:

@@ -17,7 +17,6 @@ rule scores:
         "../../envs/analysis.yaml"
     params:
         scoring=config["scoring"],
-        root=ROOT,
     script:
         "../../scripts/calls/scores.py"
 

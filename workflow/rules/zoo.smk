@@ -11,7 +11,5 @@ rule zoo:
         zoo=re.escape(ZOO.name),
     conda:
         "../../envs/server.yaml"
-    params:
-        root=ROOT,
     script:
         "../../scripts/calls/zoo.py"

@@ -1,0 +1,113 @@
+# Where things lie, and what depends on what: functions of the checked config.
+def code(*paths):
+    """Files of the checkout: as inputs, a change of their content makes the output anew."""
+    return [os.path.relpath(ROOT / path) for path in paths]
+
+
+def figure_code(figure):
+    return code(*(f"scripts/figures/{name}.py" for name in (figure, "style", "tables")))
+
+
+def used_assets():
+    """Names of the assets that this scenario downloads."""
+    videos = {config["clips"][clip]["asset"] for clip in [*RUN_CLIPS, config["profile"]["clip"]]}
+    labelled = config["scoring"]["labelled"]
+    return sorted(videos | {ZOO.weights} | ({labelled} if labelled else set()))
+
+
+def asset_path(name):
+    return f"results/data/{ASSETS[name].file}"
+
+
+def labelled_path():
+    labelled = config["scoring"]["labelled"]
+    return [asset_path(labelled)] if labelled else []
+
+
+def asset_of_file(wildcards):
+    return next(name for name, asset in ASSETS.items() if asset.file == wildcards.asset)
+
+
+def clip_path(name):
+    return f"results/data/clips/{name}.avi"
+
+
+def video_of_clip(wildcards):
+    return asset_path(config["clips"][wildcards.clip]["asset"])
+
+
+def model_path(device=None):
+    """The zoo's model in the form that a device opens; that for CPUs if none is named."""
+    if device and config["devices"][device]["kind"] == "torch":
+        return asset_path(ZOO.weights)
+    return f"results/zoo/{ZOO.name}/model.onnx"
+
+
+def profile_file(device, name="profile.json"):
+    return f"results/profiles/{grid.profile_key(config, device)}/{name}"
+
+
+def detections_path(clip, px):
+    return f"results/detections/{grid.detections_key(config, clip)}/{px}.json"
+
+
+def profile_settings(wildcards):
+    """What a profile depends on, and all that makes it be measured anew."""
+    settings = {key: config[key] for key in ("zoo", "profile", "scoring")}
+    device = PROFILES[wildcards.profile]
+    clip = config["clips"][config["profile"]["clip"]]
+    return {**settings, "clip": clip, "device": config["devices"][device]}
+
+
+def cell_settings(wildcards):
+    """What a cell depends on, and all that makes it be looked at again: its runs' settings."""
+    return {run.key: run.seed for run in grid.runs(config, CELLS[wildcards.cell])}
+
+
+def cell_index(cell):
+    return f"results/{SCENARIO}/cells/{cell.name}.json"
+
+
+def frames_of(cells):
+    """The raw tables of all runs of some cells; they lie behind the cells' index files."""
+    return [
+        f"results/runs/{run.key}/frames.parquet"
+        for cell in cells
+        for run in grid.runs(config, cell)
+    ]
+
+
+def cells_of(setting):
+    return [
+        cell
+        for cell in CELLS.values()
+        if all(getattr(cell, name) == value for name, value in SETTINGS[setting].items())
+    ]
+
+
+def figure_files(suffix, names=("fig_6", "fig_7", "fig_8", "fig_9")):
+    """Paths of figures in the scenario's folder, as `suffix` pdf or png."""
+    kinds = {"fig_6": OF_DEVICE, "fig_7": [""], "fig_8": SETTINGS, "fig_9": SETTINGS}
+    return [f"results/{SCENARIO}/figures/{n}{of}.{suffix}" for n in names for of in kinds[n]]
+
+
+def fig_7_cell():
+    """The cell that Fig. 7 looks into."""
+    wanted = config["figures"]["fig_7"]
+    for cell in CELLS.values():
+        found = (
+            (cell.trace, cell.group, float(cell.slo), float(cell.fps)) if cell.slo != "var" else ()
+        )
+        if found == (
+            wanted["trace"],
+            str(wanted["clients"]),
+            wanted["slo_ms"],
+            wanted["fps"],
+        ):
+            return cell
+    raise WorkflowError(f"config: figures.fig_7 asks for {wanted}, which is no cell of the grid")
+
+
+def latencies_of(device):
+    """What latencies are called in figures, such as `cpu: onnxruntime`."""
+    return f"{device}: {config['devices'][device]['kind']}"
