@@ -3,7 +3,7 @@ rule draw_fig_6:
     input:
         profile=lambda wildcards: profile_file(OF_DEVICE[wildcards.of]),
         raw=lambda wildcards: profile_file(OF_DEVICE[wildcards.of], "profile_raw.csv"),
-        code=code("scripts/figures/fig_6{of}.py", "scripts/figures/style.py"),
+        code=figure_code("fig_6"),
     output:
         pdf="results/{scenario}/figures/fig_6{of}.pdf",
         png=report(
