@@ -95,7 +95,7 @@ class Client:
             await self._relay.start()
             target = f"127.0.0.1:{self._relay.port}"
         write_json(job.path("ready.json"), {"client": job.client, "target": target})
-        return GrpcTransport(target, job.security())
+        return GrpcTransport(target, job.security(), job.server)
 
     def _trace_file(self) -> Path | None:
         if self._trace is None:

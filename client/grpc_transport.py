@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # read on import; what matters, we say ourselves
 
 import grpc
 
@@ -53,10 +56,14 @@ class GrpcTransport:
     Args:
         target: HOST:PORT of the server, or of the relay before it.
         security: TLS and bearer secret.
+        server: what errors call the server, where `target` is a relay.
     """
 
-    def __init__(self, target: str, security: Security | None = None) -> None:
+    def __init__(
+        self, target: str, security: Security | None = None, server: str | None = None
+    ) -> None:
         self._target = target
+        self._server = server or target
         self._security = security or Security()
         self._frames: asyncio.Queue[Frame] = asyncio.Queue()
         self._channel: grpc.aio.Channel | None = None
@@ -70,7 +77,7 @@ class GrpcTransport:
             async with asyncio.timeout(_PATIENCE_S):
                 await self._channel.channel_ready()
         except TimeoutError:
-            raise RunError(f"no server answers at {self._target}") from None
+            raise RunError(f"no server answers at {self._server}") from None
 
     async def register(self, name: str, fps: float, slo_ms: float) -> Registration:
         """Join and open the stream; see `Transport.register`."""
@@ -90,7 +97,7 @@ class GrpcTransport:
         """Return what the server says next; see `Transport.receive`."""
         message = await self._understood(self._call.read())
         if message is _EOF:
-            raise RunError(f"the server at {self._target} has ended the stream")
+            raise RunError(f"the server at {self._server} has ended the stream")
         return Received(event_from_wire(message), message.ByteSize())
 
     async def close(self) -> None:
@@ -146,6 +153,6 @@ class GrpcTransport:
 
     def _meaning(self, error: grpc.aio.AioRpcError) -> JellyfishError:
         if error.code() in _REFUSALS:
-            return RejectedError(f"the server at {self._target} refuses: {error.details()}")
+            return RejectedError(f"the server at {self._server} refuses: {error.details()}")
         reason = f"{error.code().name}: {error.details()}"
-        return RunError(f"the server at {self._target} is gone ({reason})")
+        return RunError(f"the server at {self._server} is gone ({reason})")

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import isnan
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,17 +16,12 @@ from client.source import SourceFrame
 from client.transport import Received
 from experiment.virtual_time import run
 from jellyfish.backoff import as_told
-from jellyfish.detections import Detections
 from jellyfish.errors import DataError, ProtocolError, RejectedError, RunError
 from jellyfish.messages import Ack, Answer, Event, Frame, Heartbeat, Registration
 from jellyfish.records import FrameRow, Outcome, Stages
+from tests.boxes import ONE_BOX
 
 SIZES, WEIGHTS = (128, 320, 608), (3_000.0, 15_000.0, 50_000.0)
-ONE_BOX = Detections(
-    boxes=np.array([[0.1, 0.2, 0.3, 0.4]], np.float32),
-    scores=np.array([0.9], np.float32),
-    classes=np.array([0], np.int32),
-)
 Script = Callable[[Frame], list[tuple[float, Event | Exception]]]
 """frame -> what comes back, each so many seconds later."""
 
