@@ -1,0 +1,130 @@
+"""The grid: which cells and runs a config asks for, and what they are called."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from experiment import grid
+from jellyfish.errors import ConfigError
+
+Config = dict[str, Any]
+
+
+@pytest.fixture
+def config(root: Path) -> Config:
+    value: Config = yaml.safe_load((root / "config" / "config.yaml").read_text())
+    block = {
+        "world": "measured",
+        "device": "cpu",
+        "workers": 1,
+        "traces": ["none", "synthetic"],
+        "clients": [1, 4],
+        "slo_ms": [100, 150],
+        "fps": [10],
+        "clips": ["vtest-1", "vtest-2"],
+        "repetitions": 2,
+        "mixed": ["4_var_var"],
+    }
+    pairs = [[75, 15], [100, 15], [150, 25], [75, 25]]
+    return value | {"grid": [block], "mixed": {"4_var_var": pairs}}
+
+
+def keys(config: Config) -> set[str]:
+    return {run.key for cell in grid.cells(config) for run in grid.runs(config, cell)}
+
+
+def test_a_block_is_a_full_product_with_its_mixed_cells(config: Config) -> None:
+    cells = grid.cells(config)
+    assert len(cells) == 2 * (2 * 2 * 1 + 1)
+    assert len({cell.name for cell in cells}) == len(cells)
+    assert len(keys(config)) == len(cells) * 2 * 2
+    mixed = next(cell for cell in cells if cell.group == "4_var_var")
+    assert (mixed.slo, mixed.fps, len(mixed.clients)) == ("var", "var", 4)
+    assert mixed.clients[2] == grid.ClientSpec(slo_ms=150.0, fps=25.0)
+    assert mixed.name == "measured-cpux1-jellyfish-none-4_var_var-slovar-fpsvar"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("traces", ["none", "synthetic", "more"]),
+        ("clips", ["vtest-1", "vtest-2", "vtest-3"]),
+        ("repetitions", 3),
+        ("clients", [1, 2, 4]),
+        ("policies", ["jellyfish", "paper"]),
+    ],
+)
+def test_a_larger_grid_keeps_the_runs_there_were(config: Config, key: str, value: Any) -> None:
+    larger = copy.deepcopy(config)
+    larger["traces"]["more"] = {"kind": "steps", "mbps": [5], "step_s": 1}
+    larger["grid"][0][key] = value
+    assert keys(config) < keys(larger)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("network", "delay_ms", 5),
+        ("client", "stream_s", 30),
+        ("server", "cached_dnns", 3),
+        ("profile", "batches", 500),
+        ("scoring", None, None),
+    ],
+)
+def test_a_run_is_named_by_what_its_result_depends_on(
+    config: Config, section: str, key: str | None, value: Any
+) -> None:
+    changed = copy.deepcopy(config)
+    if key is None:  # how it is scored does not change what was measured
+        changed[section]["iou"] = 0.6
+        assert keys(changed) == keys(config)
+    else:
+        changed[section][key] = value
+        assert keys(changed).isdisjoint(keys(config))
+
+
+def test_policies_meet_the_same_seeds_and_repetitions_others(config: Config) -> None:
+    config["grid"][0]["policies"] = ["jellyfish", "paper"]
+    seeds: dict[str, list[int]] = {"jellyfish": [], "paper": []}
+    for cell in grid.cells(config):
+        seeds[cell.policy] += [run.seed for run in grid.runs(config, cell)]
+    assert seeds["jellyfish"] == seeds["paper"]
+    assert len(set(seeds["paper"])) == len(seeds["paper"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("traces", ["nowhere"], "no 'nowhere' under traces; there are: none, synthetic"),
+        ("clips", ["film"], "no 'film' under clips"),
+        ("device", "tpu", "no 'tpu' under devices; there are: cpu"),
+        ("mixed", ["5_var"], "no '5_var' under mixed; there are: 4_var_var"),
+    ],
+)
+def test_an_unknown_name_is_named(config: Config, key: str, value: Any, message: str) -> None:
+    config["grid"][0][key] = value
+    with pytest.raises(ConfigError, match=message):
+        grid.cells(config)
+
+
+def test_two_blocks_that_differ_over_one_cell_are_refused(config: Config) -> None:
+    same, other = copy.deepcopy(config["grid"][0]), copy.deepcopy(config["grid"][0])
+    config["grid"].append(same)
+    assert len(grid.cells(config)) == 10
+    other["repetitions"] = 5
+    config["grid"].append(other)
+    with pytest.raises(ConfigError, match="two blocks of grid ask for measured-cpux1"):
+        grid.cells(config)
+
+
+def test_names_do_not_depend_on_the_order_of_keys(config: Config) -> None:
+    turned = dict(reversed(config.items()))
+    turned["profile"] = dict(reversed(config["profile"].items()))
+    assert keys(turned) == keys(config)
+    assert grid.profile_key(turned, "cpu") == grid.profile_key(config, "cpu")
+    assert grid.detections_key(turned, "vtest-1") == grid.detections_key(config, "vtest-1")
