@@ -1,0 +1,192 @@
+"""A server's job: one JSON file that says what to serve, on what, and where to write."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, fields
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from jellyfish.errors import ConfigError, DataError
+from jellyfish.files.atomic import read_json
+from jellyfish.files.profiles import read_profile
+from jellyfish.files.zoo import read_zoo
+from jellyfish.policy import Policy, policy
+from jellyfish.profile import Profile
+from server.devices.base import DeviceSpec, device_spec
+from server.settings import EngineConfig
+
+KEYS = """\
+  zoo              the zoo's YAML file
+  profile          its profile on these devices, a JSON file
+  model            {onnx, weights}: its weights; the one that the devices' kind needs
+  devices          one {kind, ...} a worker, as in the config, and `cores`: where it runs
+  out_dir          where the server's files go
+  host, port       where it listens; port 0: any that is free (127.0.0.1, 0)
+  policy           how it plans, queues, batches and drops (jellyfish)
+  seed             of the scheduler's random numbers (1)
+  plan_interval_s  a new plan at least so often (0.5)
+  cached_dnns      how many DNNs a worker keeps loaded (5)
+  wire_ms          latency of the wire, one way, as the scheduler reckons with it (0.5)
+  max_clients      more are turned away (256)
+  tls_cert         PEM file of the server's certificates; null: no TLS (null)
+  tls_key          PEM file of its key (null)
+  secret_file      file whose text clients must send as bearer token; null: none (null)
+"""
+_PATHS = ("zoo", "profile", "out_dir", "tls_cert", "tls_key", "secret_file")
+_POSITIVE = ("plan_interval_s", "cached_dnns", "max_clients")
+_NOT_NEGATIVE = ("port", "wire_ms", "seed")
+_WHOLE = ("port", "seed", "cached_dnns", "max_clients")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerJob:
+    """What one server process does: the keys of its JSON file, as KEYS explains them."""
+
+    zoo: Path
+    profile: Path
+    model: dict[str, str]
+    devices: list[dict[str, Any]]
+    out_dir: Path
+    host: str = "127.0.0.1"
+    port: int = 0
+    policy: str = "jellyfish"
+    seed: int = 1
+    plan_interval_s: float = 0.5
+    cached_dnns: int = 5
+    wire_ms: float = 0.5
+    max_clients: int = 256
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    secret_file: Path | None = None
+
+    @property
+    def engine(self) -> EngineConfig:
+        """Limits and intervals of the engine."""
+        return EngineConfig(
+            plan_interval_s=self.plan_interval_s,
+            cached_dnns=self.cached_dnns,
+            wire_ms=self.wire_ms,
+            max_clients=self.max_clients,
+        )
+
+    def read_policy(self) -> Policy:
+        """Return the policy.
+
+        Raises:
+            ConfigError: there is none of that name.
+        """
+        return policy(self.policy)
+
+    def read_profile(self) -> Profile:
+        """Return the profile.
+
+        Raises:
+            DataError: the file is missing or no profile.
+        """
+        return read_profile(self.profile)
+
+    def device_specs(self, profile: Profile) -> list[DeviceSpec]:
+        """Return what each worker opens: the DNNs of `profile`, warmed up to its largest batch.
+
+        Raises:
+            ConfigError: zoo or devices cannot be used.
+            DataError: the weights are missing.
+        """
+        zoo = read_zoo(self.zoo)
+        specs = []
+        for device in self.devices:
+            settings = dict(device)
+            cores = settings.pop("cores", None)
+            spec = device_spec(
+                settings,
+                zoo,
+                onnx=Path(self.model.get("onnx", "")),
+                weights=Path(self.model.get("weights", "")),
+                max_batch=profile.max_batch,
+                input_px=tuple(int(px) for px in profile.input_px),
+                cores=None if cores is None else tuple(cores),
+            )
+            if not spec.model.is_file():
+                raise DataError(f"the weights for {spec.kind} are missing: no file {spec.model}")
+            specs.append(spec)
+        return specs
+
+    def secret(self) -> str | None:
+        """Return the bearer secret, if clients need one.
+
+        Raises:
+            ConfigError: its file cannot be read or is empty.
+        """
+        if self.secret_file is None:
+            return None
+        secret = _text(self.secret_file, "secret_file").decode(errors="replace").strip()
+        if not secret:
+            raise ConfigError(f"secret_file: {self.secret_file} is empty")
+        return secret
+
+    def certificate(self) -> tuple[bytes, bytes] | None:
+        """Return the key and the certificates in PEM, if the server speaks TLS.
+
+        Raises:
+            ConfigError: a file cannot be read.
+        """
+        if self.tls_cert is None or self.tls_key is None:
+            return None
+        return _text(self.tls_key, "tls_key"), _text(self.tls_cert, "tls_cert")
+
+
+def read_job(path: Path) -> ServerJob:
+    """Return the job in `path`.
+
+    Raises:
+        DataError: the file is missing or no JSON.
+        ConfigError: a key is missing, unknown, or has a value that cannot be used.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} is no job: want a JSON object")
+    known = {field.name: field for field in fields(ServerJob)}
+    unknown = sorted(set(value) - set(known))
+    if unknown:
+        raise ConfigError(f"{path}: unknown key {unknown[0]}; there are: {', '.join(known)}")
+    required = [name for name, field in known.items() if field.default is MISSING]
+    missing = [name for name in required if name not in value]
+    if missing:
+        raise ConfigError(f"{path}: {missing[0]} is missing")
+    _check(path, value)
+    paths = {name: Path(value[name]) for name in _PATHS if value.get(name) is not None}
+    return ServerJob(**{**value, **paths})
+
+
+def _check(path: Path, value: dict[str, Any]) -> None:
+    def wrong(key: str, want: str) -> ConfigError:
+        return ConfigError(f"{path}: {key} is {value[key]!r}; want {want}")
+
+    for key in (*_PATHS, "host", "policy"):
+        optional = key in {"tls_cert", "tls_key", "secret_file"}
+        if not (isinstance(value.get(key, ""), str) or (optional and value[key] is None)):
+            raise wrong(key, "text")
+    for key in _POSITIVE + _NOT_NEGATIVE:
+        number = value.get(key, 1)
+        kinds = (int,) if key in _WHOLE else (int, float)
+        if type(number) not in kinds or not isfinite(number) or number < 0:
+            raise wrong(key, "a whole number, 0 or more" if key in _WHOLE else "a number")
+        if number == 0 and key in _POSITIVE:
+            raise wrong(key, "more than 0")
+    if value.get("port", 0) > 65535:
+        raise wrong("port", "at most 65535")
+    if not isinstance(value["model"], dict):
+        raise wrong("model", "{onnx, weights}")
+    devices = value["devices"]
+    if not isinstance(devices, list) or not devices or not all(type(d) is dict for d in devices):
+        raise wrong("devices", "a list of one {kind, ...} a worker")
+    if (value.get("tls_cert") is None) != (value.get("tls_key") is None):
+        raise ConfigError(f"{path}: tls_cert and tls_key go together; one is missing")
+
+
+def _text(path: Path, key: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{key}: {path} cannot be read: {error.strerror}") from error

@@ -1,0 +1,140 @@
+"""The server as one process: engine, workers, planner and gRPC, from start to end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Coroutine
+from random import Random
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from jellyfish.errors import RunError
+from jellyfish.files.atomic import write_json
+from jellyfish.files.tables import write_plans
+from jellyfish.protocol import jellyfish_pb2 as pb
+from jellyfish.protocol.jellyfish_pb2_grpc import add_JellyfishServicer_to_server
+from server.config import ServerJob
+from server.engine import Engine
+from server.planner import ProcessPlanner
+from server.service import Service
+from server.worker_process import ProcessWorker
+
+log = logging.getLogger(__name__)
+
+NAME = str(pb.DESCRIPTOR.services_by_name["Jellyfish"].full_name)
+READY = "server.ready.json"
+MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+DRAIN_S, FLUSH_S, STREAMS_S = 1.5, 0.5, 0.5  # with 2 s for workers: well within 5 s
+OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.so_reuseport", 0),  # a busy port is an error, not a port to share
+)
+
+
+class ServerProcess:
+    """Serves as a job says.
+
+    Args:
+        job: what to serve, on what, and where to write.
+    """
+
+    def __init__(self, job: ServerJob) -> None:
+        self._job = job
+        self._health: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]  # in stubs
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, then end in order.
+
+        Raises:
+            ConfigError, DataError: something that the job names cannot be used.
+            DeviceError: a worker does not start.
+            RunError: the port is busy.
+        """
+        (self._job.out_dir / READY).unlink(missing_ok=True)
+        server = grpc.aio.server(options=OPTIONS)
+        port = self._listen(server)
+        engine = self._engine()
+        service = Service(engine, self._job.secret())
+        add_JellyfishServicer_to_server(service, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = (NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+        try:
+            if await _unless(stop, engine.start()):
+                await server.start()
+                await self._set_health(engine.healthy)
+                self._write_ready(port)
+                await stop.wait()
+        finally:
+            await self._end(server, service, engine)
+
+    def _listen(self, server: grpc.aio.Server) -> int:
+        job = self._job
+        certificate = job.certificate()
+        address = f"{job.host}:{job.port}"
+        try:
+            if certificate is None:
+                return server.add_insecure_port(address)
+            credentials = grpc.ssl_server_credentials([certificate])
+            return server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise RunError(
+                f"cannot listen at {address}: the port is busy, the host is none of this "
+                "machine's, or the certificate cannot be used"
+            ) from error
+
+    def _engine(self) -> Engine:
+        job = self._job
+        profile, policy = job.read_profile(), job.read_policy()
+        workers = [
+            ProcessWorker(spec, f"worker-{i}") for i, spec in enumerate(job.device_specs(profile))
+        ]
+        planner = ProcessPlanner(policy.solver)
+        return Engine(
+            profile, workers, planner, policy, Random(job.seed), job.engine, self._health_changed
+        )
+
+    async def _end(self, server: grpc.aio.Server, service: Service, engine: Engine) -> None:
+        log.info("ending")
+        await engine.stop(DRAIN_S)
+        await service.close(FLUSH_S)
+        await server.stop(STREAMS_S)
+        write_plans(self._job.out_dir / "plans.parquet", engine.plans)
+        write_json(self._job.out_dir / "server.json", engine.summary())
+
+    def _write_ready(self, port: int) -> None:
+        write_json(self._job.out_dir / READY, {"port": port, "pid": os.getpid()})
+        log.info("serving at %s:%d", self._job.host, port)
+
+    def _health_changed(self, healthy: bool) -> None:
+        task = asyncio.get_running_loop().create_task(self._set_health(healthy))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _set_health(self, healthy: bool) -> None:
+        status = health_pb2.HealthCheckResponse
+        for name in ("", NAME):
+            await self._health.set(name, status.SERVING if healthy else status.NOT_SERVING)
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Do `work` unless `stop` comes first; return whether it was done."""
+    doing = asyncio.create_task(work)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not doing.done():
+            return False
+        doing.result()  # raises what went wrong
+        return True
+    finally:
+        for task in (doing, stopping):
+            task.cancel()
+        await asyncio.gather(doing, stopping, return_exceptions=True)
