@@ -8,6 +8,7 @@ from pathlib import Path
 
 from experiment.collect import summary
 from experiment.grid import Cell, Config, Run, digest, run_settings, runs
+from experiment.leftovers import FORCED
 from experiment.lock import on_testbed
 from experiment.paths import ROOT, run_folder
 from experiment.progress import progress
@@ -16,10 +17,7 @@ from jellyfish.errors import ConfigError
 from jellyfish.files.atomic import write_json
 from jellyfish.files.provenance import is_complete
 
-# What --forcerun named, one a line (rule names, files; `*` for everything): the runs of a cell
-# are no outputs of Snakemake's, which therefore cannot remove them before it measures again.
-FORCED = "JELLYFISH_FORCERUN"
-RULE = "cell"
+RULE = "cell"  # its name in the workflow
 
 
 def run_cell(config: Config, cell: Cell, results: Path, root: Path = ROOT) -> Path:

@@ -16,6 +16,9 @@ from experiment import processes
 from experiment.processes import ProcessId
 
 MARK = "JELLYFISH_RUN_IN"
+# What --forcerun named, one a line (rule names, files; `*` for everything): the runs of a cell
+# are no outputs of Snakemake's, which therefore cannot remove them before it measures again.
+FORCED = "JELLYFISH_FORCERUN"
 GRACE_S = 12.0  # more than a guarded script takes at most (experiment.guard)
 
 

@@ -12,8 +12,11 @@ sys.path.insert(0, str(ROOT))
 
 import scripts.scenario
 from experiment import grid
-from experiment.cell import FORCED
+from experiment.leftovers import FORCED, enter
 from jellyfish.errors import JellyfishError
+
+# After a SIGKILL: what the killed run left alive is ended, its lock removed.
+enter(Path.cwd())
 
 # More than any machine has; Snakemake caps it: nothing else runs beside a measurement.
 ALL_CORES = 1000
@@ -62,7 +65,8 @@ def forced():
     asked = workflow.dag_settings
     if asked is None:
         return ""
-    return "*" if asked.forceall else "\n".join(map(str, asked.forcerun))
+    named = [*asked.forcerun, *(asked.targets if asked.forcetargets else ())]
+    return "*" if asked.forceall else "\n".join(map(str, named))
 
 
 # Runs are no outputs of a rule, so a cell has to be told that it shall not skip those it finds.
