@@ -16,7 +16,8 @@ from jellyfish.trace import Trace, from_rates
 
 _POSITIVE = ("fps", "slo_ms", "stream_s", "in_flight_limit")
 _NOT_NEGATIVE = ("client", "start_after_s", "delay_ms", "wire_ms")
-_PLURAL = {"clip": "name and path", "trace": "mbps and step_s"}
+_WHOLE = ("client", "in_flight_limit", "seed")
+_PARTS = {"clip": "name and path", "trace": "mbps and step_s"}
 
 KEYS = """\
   name             what the client calls itself to the server
@@ -88,7 +89,10 @@ class Job:
         """
         if self.trace is None:
             return None
-        return from_rates(self.name, self.trace["mbps"], self.trace["step_s"])
+        try:
+            return from_rates(self.name, self.trace["mbps"], self.trace["step_s"])
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"client job: trace: {error}") from None
 
     def security(self) -> Security:
         """Return what the transport needs to know of TLS and secrets.
@@ -139,7 +143,10 @@ def _check(path: Path, value: dict[str, Any]) -> None:
         if not _is_number(number) or number < 0 or (number == 0 and key in _POSITIVE):
             low = "more than 0" if key in _POSITIVE else "0 or more"
             raise ConfigError(f"{path}: {key} is {number!r}; want a number, {low}")
-    for key, parts in _PLURAL.items():
+    for key in _WHOLE:
+        if not isinstance(value.get(key, 1), int):
+            raise ConfigError(f"{path}: {key} is {value[key]!r}; want a whole number")
+    for key, parts in _PARTS.items():
         part = value.get(key)
         if not (part is None and key == "trace") and not _has(part, parts.split(" and ")):
             raise ConfigError(f"{path}: {key} is {part!r}; want {parts}")

@@ -22,6 +22,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from client.__main__ import main
 from jellyfish.files.detections import image_id, read_coco
 from jellyfish.files.tables import read_table
 from jellyfish.messages import Ack, Answer, Event, Heartbeat, Registration
@@ -297,17 +298,34 @@ async def test_tls_and_a_secret(tmp_path: Path, clip: Path, delay_ms: float) -> 
     [
         ({"fpss": 3}, "unknown key 'fpss'"),
         ({"fps": 0}, "fps is 0"),
+        ({"client": 1.5}, "client is 1.5"),
         ({"slo_ms": "fast"}, "slo_ms is 'fast'"),
         ({"server": "nowhere"}, "want HOST:PORT"),
         ({"backoff": "bold"}, "no back-off is called 'bold'"),
         ({"trace": {"mbps": [0], "step_s": 1}}, "carries 0 bits"),
+        ({"trace": {"mbps": "fast", "step_s": 1}}, "could not convert"),
+        ({"trace": {"mbps": [1]}}, "want mbps and step_s"),
+        ({"clip": None}, "clip is None; want name and path"),
         ({"clip": {"name": "clip", "path": "/missing.avi"}}, "/missing.avi is missing"),
         ({"tls_ca": "/missing.pem"}, "/missing.pem"),
     ],
 )
-async def test_a_bad_job_is_one_line(
-    tmp_path: Path, clip: Path, changes: dict[str, Any], says: str
+def test_a_bad_job_is_one_line(
+    tmp_path: Path,
+    clip: Path,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    says: str,
 ) -> None:
-    code, errors = await ClientProcess(tmp_path, clip, 1, **changes).run()
-    assert (code, len(errors.splitlines())) == (1, 1), errors
+    ClientProcess(tmp_path, clip, 1, **changes)
+    assert main(["--job", str(tmp_path / "job.json")]) == 1
+    errors = capsys.readouterr().err
+    assert len(errors.splitlines()) == 1
     assert says in errors
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}"])
+def test_a_job_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    (tmp_path / "job.json").write_text(text)
+    assert main(["--job", str(tmp_path / "job.json")]) == 1
+    assert str(tmp_path / "job.json") in capsys.readouterr().err

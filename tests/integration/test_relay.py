@@ -270,3 +270,12 @@ def test_wrong_arguments_give_one_line(arguments: list[str], says: str) -> None:
     assert done.returncode == 1
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_starts_without_what_is_slow_to_import() -> None:
+    code = (
+        "import sys, client.shaping.relay\n"
+        "sys.exit(', '.join({'numpy', 'asyncio', 'cv2', 'grpc'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert done.stderr.strip() == ""
