@@ -9,7 +9,10 @@ rule scores:
             "jellyfish/average_precision.py",
         ),
     output:
-        runs=multiext("results/{scenario}/scores", ".parquet", ".csv"),
+        runs="results/{scenario}/scores.parquet",
+        csv=report(
+            "results/{scenario}/scores.csv", caption="../report/scores.rst", category="Scores"
+        ),
         cells=multiext("results/{scenario}/scores_by_cell", ".parquet", ".csv"),
     log:
         "results/logs/{scenario}/scores.log",
@@ -29,7 +32,7 @@ rule score_table:
         markdown="results/{scenario}/scores.md",
         html=report(
             "results/{scenario}/scores.html",
-            caption="../report/scores.rst",
+            caption="../report/score_table.rst",
             category="Scores",
         ),
     log:
