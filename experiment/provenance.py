@@ -28,7 +28,6 @@ PACKAGES = (
     "pyarrow",
     "snakemake",
     "torch",
-    "uvloop",
 )
 
 

@@ -11,8 +11,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import uvloop
-
 from jellyfish.errors import JellyfishError, RunError
 from server.config import KEYS, read_job
 
@@ -61,8 +59,8 @@ def _serve(path: Path) -> None:
 
     job = read_job(path)
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run())
+        # Not uvloop: its clock moves in whole milliseconds, and every stage is timed by it.
+        asyncio.run(run())
     except OSError as error:  # a full disk, a folder that cannot be written to
         raise RunError(str(error)) from error
 

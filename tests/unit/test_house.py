@@ -25,7 +25,7 @@ ROOMS = {  # what each may import of the others: workflow -> ... -> jellyfish, n
 }
 # What the decisions must not know of: clocks, sockets, processes, frameworks.
 FOREIGN = {"asyncio", "time", "socket", "subprocess", "threading", "multiprocessing"}
-FOREIGN |= {"torch", "onnxruntime", "fabric", "invoke", "cv2", "uvloop"}
+FOREIGN |= {"torch", "onnxruntime", "fabric", "invoke", "cv2"}
 # What must run unchanged on a clock that jumps.
 CLOCKLESS = ("server/engine.py", "server/queues.py", "client/session.py")
 
