@@ -6,6 +6,7 @@ killed run leaves nothing that looks finished. Whatever fails, all processes are
 
 from __future__ import annotations
 
+import errno
 import shutil
 import sys
 import time
@@ -22,7 +23,7 @@ from experiment.hosts import Connection, LocalConnection, Process
 from experiment.jobs import SERVER_JOB, client_jobs, server_job
 from experiment.paths import ROOT, profile_folder, run_folder
 from experiment.processes import ProcessId
-from jellyfish.errors import DataError, RunError
+from jellyfish.errors import DataError, JellyfishError, RunError
 from jellyfish.files.atomic import read_json, write_json
 from jellyfish.files.provenance import write_provenance
 
@@ -31,6 +32,7 @@ READY_TIMEOUT_S = 60.0
 SERVER_GRACE_S = 8.0
 POLL_S = 0.1
 MIN_FREE_MB = 32
+FULL_MB = 0.5  # what fails with less to spare has most likely failed for that
 
 
 class Testbed:
@@ -187,14 +189,25 @@ def execute(config: Config, run: Run, results: Path, root: Path = ROOT) -> Path:
             longest_s = testbed.start_clients(testbed.start_server())
             testbed.finish(longest_s + MARGIN_S)
         collect_tables(config, run, folder)
-    except RunError as error:
-        raise RunError(f"{run.key}: {error}\n  (all it wrote: {folder})") from error
-    tidy(folder)
-    write_provenance(folder, _provenance(config, run, started, results, root))
+        tidy(folder)
+        write_provenance(folder, _provenance(config, run, started, results, root))
+    except (RunError, OSError) as error:
+        raise _explained(error, run, folder) from error
     if final.exists():
         shutil.rmtree(final)
     folder.replace(final)
     return final
+
+
+def _explained(error: Exception, run: Run, folder: Path) -> JellyfishError:
+    """Return the error with its run; a full disk is told as such, since logs cannot tell it."""
+    if _free_mb(folder) < FULL_MB or getattr(error, "errno", None) == errno.ENOSPC:
+        return DataError(f"{run.key}: the disk of {folder.parent} is full: {error}")
+    return RunError(f"{run.key}: {error}\n  (all it wrote: {folder})")
+
+
+def _free_mb(folder: Path) -> float:
+    return shutil.disk_usage(folder).free / 1e6
 
 
 def _make_room(folder: Path) -> None:
@@ -205,8 +218,7 @@ def _make_room(folder: Path) -> None:
             processes.end([ProcessId(pid, start)], grace_s=0.0)
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    free_mb = shutil.disk_usage(folder).free / 1e6
-    if free_mb < MIN_FREE_MB:
+    if (free_mb := _free_mb(folder)) < MIN_FREE_MB:
         folder.rmdir()
         raise DataError(
             f"the disk of {folder.parent} is full: {free_mb:.0f} MB free; "

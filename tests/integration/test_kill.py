@@ -119,7 +119,6 @@ VICTIMS = {
     "make": lambda directory, process: process.pid,
     "launch": lambda directory, process: pid_of(directory, "-m", "experiment.launch"),
     "snakemake": lambda directory, process: pid_of(directory, "-m", "snakemake"),
-    "script": lambda directory, process: int((directory / "running").read_text()),
 }
 
 
@@ -130,7 +129,6 @@ VICTIMS = {
         (LAUNCH, "launch"),
         (LAUNCH, "snakemake"),
         (SNAKEMAKE, "snakemake"),
-        (SNAKEMAKE, "script"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0].rsplit("/", 1)[-1],
 )

@@ -1,0 +1,109 @@
+"""Profiling with a real DNN in a real worker process, killed in the middle and finished."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from experiment import detections, paths, processes, profiling
+from jellyfish.errors import DataError
+from jellyfish.files.atomic import read_json
+from jellyfish.files.detections import read_coco
+from scripts import clips, export_zoo
+
+Config = dict[str, Any]
+PX = 128
+
+
+@pytest.fixture(scope="module")
+def config(root: Path) -> Config:
+    value: Config = yaml.safe_load((root / "config" / "config.yaml").read_text())
+    value["clips"]["vtest-profile"]["frames"] = 12
+    value["profile"] |= {"batches": 100, "warmup": 2}
+    return value
+
+
+@pytest.fixture(scope="module")
+def results(
+    config: Config, root: Path, assets: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    (folder / "data").mkdir()
+    for name in ("weights", "videos", "labelled"):
+        (folder / "data" / name).symlink_to(assets / name)
+    export_zoo.main(config, root, folder)
+    clips.main(config, "vtest-profile", root, folder)
+    return folder
+
+
+PROFILE = """
+import json, sys
+from pathlib import Path
+from experiment.profiling import profile_latency
+profile_latency(json.loads(sys.argv[1]), "cpu", 608, Path(sys.argv[2]))
+"""
+
+
+def test_a_killed_profiling_leaves_nothing(config: Config, results: Path, root: Path) -> None:
+    command = [sys.executable, "-c", PROFILE, json.dumps(config), str(results)]
+    with subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL) as manager:
+        deadline = time.monotonic() + 30
+        while not (below := processes.descendants(manager.pid)):
+            assert manager.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(1.0)
+        below = processes.descendants(manager.pid)
+        manager.kill()
+    assert below
+    assert processes.wait_gone(below, 5.0) == []
+    assert list((results / "profiles").rglob("*.json")) == []
+
+
+def test_latencies_are_raw_samples_of_every_batch_size(config: Config, results: Path) -> None:
+    path = profiling.profile_latency(config, "cpu", PX, results)  # the lock is free again
+    measured = read_json(path)
+    assert path == paths.profile_folder(config, "cpu", results) / "latency" / f"{PX}.json"
+    assert set(measured["samples_ms"]) == {"1", "2"}
+    one, two = (measured["samples_ms"][b] for b in ("1", "2"))
+    assert len(one) == len(two) == 100  # warm-up left out
+    assert min(one) > 0
+    assert sorted(one)[50] < sorted(two)[50]
+
+
+def test_accuracy_is_against_the_reference_on_the_profile_clip(
+    config: Config, results: Path
+) -> None:
+    detections.detect(config, "vtest-profile", 320, results)
+    with pytest.raises(DataError, match=r"640\.json is missing; `snakemake --cores all"):
+        profiling.profile_accuracy(config, "cpu", 320, results)
+    found = read_coco(detections.detect(config, "vtest-profile", 640, results))
+    assert set(found) <= set(range(12))
+    itself = read_json(profiling.profile_accuracy(config, "cpu", 640, results))
+    assert (itself["f1"], itself["f1_published"], itself["ap50"]) == (1.0, 1.0, pytest.approx(1.0))
+    smaller = read_json(profiling.profile_accuracy(config, "cpu", 320, results))
+    assert 0.2 < smaller["f1"] < 1.0
+    assert smaller["frame_bytes"] < itself["frame_bytes"]
+    assert smaller["ap_labelled"] is None
+
+
+def test_accuracy_on_images_that_people_labelled(config: Config, results: Path) -> None:
+    labelled = {**config, "scoring": {**config["scoring"], "labelled": "voc-labelled"}}
+    scores = read_json(profiling.profile_accuracy(labelled, "cpu", 320, results))
+    assert 0.1 < scores["ap_labelled"] <= 1.0
+
+
+def test_a_clip_of_other_length_than_asked_is_named(config: Config, results: Path) -> None:
+    longer = {**config, "clips": {"vtest-profile": {**config["clips"]["vtest-profile"]}}}
+    longer["clips"]["vtest-profile"]["frames"] = 13
+    with pytest.raises(
+        DataError, match=r"vtest-profile\.avi has 12 frames, the config asks for 13"
+    ):
+        detections.detect(longer, "vtest-profile", PX, results)
