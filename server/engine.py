@@ -153,6 +153,11 @@ class Engine:
         """One row a scheduler run so far."""
         return self._planning.rows
 
+    @property
+    def clients(self) -> list[ClientHandle]:
+        """Who is there now."""
+        return list(self._clients.values())
+
     def summary(self) -> dict[str, Any]:
         """Return the counts of every client that ever joined, by name, and of the server."""
         clients: dict[str, dict[str, int]] = {}

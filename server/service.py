@@ -48,23 +48,28 @@ class Connection:
             ProtocolError: it does not read; the engine removes it.
         """
         if len(self._unread) >= UNREAD_LIMIT:
-            self.ended.set()
+            self.end()
             raise ProtocolError(f"it left {UNREAD_LIMIT} messages unread")
         self._unread.append(event)
         self._news.set()
 
     async def write(self, context: Context) -> None:
-        """Pass events on as they come, and heartbeats when there are none, for ever."""
-        while True:
+        """Pass events on as they come, and heartbeats when there are none, until the end."""
+        while not self.ended.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT_S):
                     await self._news.wait()
             self._news.clear()
             if not self._unread:
                 self._unread.append(Heartbeat())
-            while self._unread:
+            while self._unread and not self.ended.is_set():
                 await context.write(event_to_wire(self._unread[0]))
                 self._unread.popleft()  # only now: `settled` counts what is not yet written
+
+    def end(self) -> None:
+        """Have the stream end after the message that is being written."""
+        self.ended.set()
+        self._news.set()
 
     async def settled(self, limit_s: float) -> None:
         """Wait until all frames are answered and all answers written, for `limit_s` at most."""
@@ -140,7 +145,11 @@ class Service(pb_grpc.JellyfishServicer):  # type: ignore[misc]  # generated, wi
         try:
             await asyncio.wait({reader, writer, ended}, return_when=asyncio.FIRST_COMPLETED)
             why = _why_ended(reader, writer)
-        finally:
+            self._remove(token, why)
+            # gRPC cannot end a call in the middle of a message: one to a client that does not
+            # read is waited for until that client's connection ends.
+            await asyncio.wait({writer})
+        finally:  # cancelled: the client's connection has ended, or the server's has
             self._remove(token, why)
             for task in (reader, writer, ended):
                 task.cancel()
@@ -183,7 +192,7 @@ class Service(pb_grpc.JellyfishServicer):  # type: ignore[misc]  # generated, wi
             client = connection.client
             log.info("client %d (%r) %s", client.number, client.name, why)
             self._engine.leave(client)
-            connection.ended.set()
+            connection.end()
 
     async def _authorise(self, context: Context) -> None:
         if self._secret is None:
