@@ -13,6 +13,7 @@ from client.session import expected_ticks
 from experiment.grid import Config, Run, pick
 from jellyfish.errors import RunError
 from jellyfish.files.atomic import read_json, whole_file, write_json
+from jellyfish.files.provenance import read_provenance
 from jellyfish.files.tables import read_table
 
 WORKING_FILES = (
@@ -91,7 +92,8 @@ def tidy(folder: Path) -> None:
 
 
 def summary(run: Run, folder: Path) -> dict[str, Any]:
-    """Return what a cell's index says of a run: its key and how many frames had which outcome."""
+    """Return what a cell's index says of a run: key, outcomes, and which code made it."""
+    made = read_provenance(folder)
     frames = read_table(folder / "frames.parquet")
     outcomes = Counter(frames.column("outcome").to_pylist())
     return {
@@ -101,4 +103,7 @@ def summary(run: Run, folder: Path) -> dict[str, Any]:
         "seed": run.seed,
         "frames": len(frames),
         "outcomes": dict(sorted(outcomes.items())),
+        "commit": made.commit,
+        "dirty": made.dirty,
+        "code_digest": made.code_digest,
     }

@@ -21,6 +21,12 @@ def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
         TextColumn("left:"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=console.is_terminal) as shown:
+    shown = Progress(
+        *columns,
+        console=console,
+        transient=console.is_terminal,
+        refresh_per_second=2,  # drawing takes time from what is measured
+    )
+    with shown:
         task = shown.add_task(what, total=total)
         yield lambda: shown.advance(task)
