@@ -27,6 +27,8 @@ class Policy:
             the published system drops them.
         replan_gap_s: a client's joining or leaving calls for a new plan at once, but no sooner
             than this after the last.
+        count_device: take the time from a frame's capture to its sending off its budget; the
+            published system counts from sending.
         overhead_weight: weight of the newest value in the running mean of dispatch times.
         backoff: how clients step down on their own estimate of the bandwidth.
     """
@@ -40,6 +42,7 @@ class Policy:
     batch_slack_ms: float = 10.0
     hold_new: bool = True
     replan_gap_s: float = 0.05
+    count_device: bool = True
     overhead_weight: float = 0.1
     backoff: str = "best"
 
@@ -54,6 +57,7 @@ POLICIES = {
             drop_waiting=False,
             hold_new=False,
             replan_gap_s=0.5,
+            count_device=False,
             overhead_weight=0.5,
         ),
         Policy(name="jellyfish"),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
-from jellyfish.bandwidth import ServerBandwidth, usable
+from jellyfish.bandwidth import ServerBandwidth, clamped, usable
 from jellyfish.messages import Event, Frame
 from jellyfish.records import Outcome, Reason
 
@@ -89,14 +89,15 @@ class ClientHandle:
         self.bandwidth = ServerBandwidth(self.fps)
         self._allowance = Allowance(self.fps, self.joined_s)
 
-    def saw(self, frame: Frame) -> None:
+    def saw(self, frame: Frame, device_ms: float) -> None:
         """Take in what a frame says about its client and network."""
         self.bandwidth.report(frame.bandwidth_kbps)
-        self.device_ms += self.weight * (frame.device_ms - self.device_ms)
+        self.device_ms += self.weight * (device_ms - self.device_ms)
 
     def kbps_of(self, frame: Frame) -> float:
         """Return the bandwidth that `frame` came over: its report where that is one."""
-        return frame.bandwidth_kbps if usable(frame.bandwidth_kbps) else self.bandwidth.kbps
+        reported = frame.bandwidth_kbps
+        return clamped(reported) if usable(reported) else self.bandwidth.kbps
 
     def refusal(self, now_s: float) -> Reason | None:
         """Return why one more frame is not taken now, if so."""

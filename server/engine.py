@@ -162,7 +162,9 @@ class Engine:
         """Return the counts of every client that ever joined, by name, and of the server."""
         clients: dict[str, dict[str, int]] = {}
         for c in self._everybody:
-            name = c.name if c.name not in clients else f"{c.name}#{c.number}"
+            name = c.name
+            while name in clients:
+                name += f"#{c.number}"
             clients[name] = {"client": c.number, **c.counts.as_dict()}
         restarts = [gpu.restarts for gpu in self._gpus]
         return {"clients": clients, "plans": len(self.plans), "worker_restarts": restarts}
@@ -219,8 +221,10 @@ class Engine:
             return
         now = self._loop.time()
         client.counts.received += 1
-        client.saw(frame)
-        pending = Pending(client, frame, now, self._deadline_s(client, frame, now), self._arrivals)
+        device_ms = frame.device_ms if self._policy.count_device else 0.0
+        client.saw(frame, device_ms)
+        deadline_s = now + self._left_ms(client, frame, device_ms) / 1000
+        pending = Pending(client, frame, now, deadline_s, self._arrivals)
         self._arrivals += 1
         refused = Reason.STOPPING if self._stopping else client.refusal(now)
         client.unanswered += 1
@@ -243,13 +247,12 @@ class Engine:
 
     # --- the path of a frame
 
-    def _deadline_s(self, client: ClientHandle, frame: Frame, now_s: float) -> float:
-        """Return when a batch with this frame must be done, for its answer to be in time."""
+    def _left_ms(self, client: ClientHandle, frame: Frame, device_ms: float) -> float:
+        """Return in how many ms a batch with this frame must be done, for an answer in time."""
         bits = BITS_PER_BYTE * (len(frame.image) + client.response_bytes)
         wire_ms = self._settings.config.wire_ms
         network = network_ms(bits, client.kbps_of(frame), wire_ms)
-        left_ms = client.slo_ms - frame.device_ms - network - self._overhead.dispatch_ms
-        return now_s + left_ms / 1000
+        return client.slo_ms - device_ms - network - self._overhead.dispatch_ms
 
     def _route(self, pending: Pending) -> None:
         client = pending.client

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -143,8 +142,7 @@ class Gpu:
         self._draining = True
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait({self._task})
         self.alive = False
         for pending in self._queue.clear():
             self._finish(pending, Outcome.ERROR, Reason.STOPPING)
@@ -299,7 +297,6 @@ class Gpu:
             await self._close_worker()
             await asyncio.sleep(self._pause_s)
             self._pause_s = min(longest_s, 2 * self._pause_s)
-            self.restarts += 1
             try:
                 await self._start_worker()
                 await self.cache.load_first()
@@ -309,6 +306,7 @@ class Gpu:
                 )
             else:
                 self.alive = True
+        self.restarts += 1
         log.warning("GPU %d: worker started anew", self.index)
         self._came_up()
 

@@ -147,8 +147,7 @@ class Planning:
         """Plan no more, and close the planner."""
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait({self._task})
         await self._planner.close()
 
     async def _plan_forever(self) -> None:

@@ -171,7 +171,7 @@ class Service(pb_grpc.JellyfishServicer):  # type: ignore[misc]  # generated, wi
                 limit.reschedule(self._loop.time() + silence_s)
                 self._take(client, message)
             limit.reschedule(None)
-        await connection.settled(max(1.0, 2 * client.slo_ms / 1000))
+        await connection.settled(min(SILENCE_S, max(1.0, 2 * client.slo_ms / 1000)))
 
     def _take(self, client: ClientHandle, message: Any) -> None:
         try:

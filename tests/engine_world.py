@@ -130,6 +130,7 @@ class Camera:
     slo_ms: float
     kbps: float = 50_000.0
     image: bytes = b"jpeg"
+    device_ms: float = 0.5
     acks: list[int] = field(default_factory=list)
     answers: dict[int, list[Answer]] = field(default_factory=dict)
     sent_s: dict[int, float] = field(default_factory=dict)
@@ -158,7 +159,9 @@ class Camera:
         self.sent_s[frame_id] = asyncio.get_running_loop().time()
         weight = {128: 3_000, 256: 9_000, 384: 17_000, 512: 27_000}[self.px]
         body = (image or self.image).ljust(weight)
-        self.engine.submit(self.handle, Frame(frame_id, b"t", body, self.px, self.kbps, 0.5))
+        self.engine.submit(
+            self.handle, Frame(frame_id, b"t", body, self.px, self.kbps, self.device_ms)
+        )
         return frame_id
 
     async def stream(self, seconds: float) -> None:

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,8 +83,8 @@ class Running:
     def workers(self) -> list[int]:
         return [pid for pid in self.children() if "worker" in _command(pid)]
 
-    async def end(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
+    async def end(self, how: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(how)
         return await asyncio.wait_for(self.process.wait(), 5)
 
 
@@ -216,6 +216,39 @@ async def test_a_killed_worker_is_noticed_and_replaced(
         assert server.workers() != [worker]
         assert await server.end() == 0
     assert json.loads((tmp_path / "server.json").read_text())["worker_restarts"] == [1]
+
+
+async def test_an_interrupt_under_load_answers_what_waits_and_ends(
+    model: Path, image: bytes, tmp_path: Path
+) -> None:
+    async with serving(job_of(model, tmp_path)) as server, server.channel() as channel:
+        client = await Client(channel).join(fps=30, slo_ms=500)
+        sent, answered = 0, 0
+
+        async def pour() -> None:
+            nonlocal sent
+            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                while True:
+                    await client.call.write(
+                        pb.Frame(id=sent, tag=b"", image=image, px=96, bandwidth_kbps=50_000)
+                    )
+                    sent += 1
+                    await asyncio.sleep(0.01)
+
+        async def listen() -> None:
+            nonlocal answered
+            while (message := await client.call.read()) is not grpc.aio.EOF:
+                answered += message.WhichOneof("kind") == "result"
+
+        pouring, listening = asyncio.create_task(pour()), asyncio.create_task(listen())
+        await asyncio.sleep(1)
+        assert await server.end(signal.SIGINT) == 0
+        await listening
+        pouring.cancel()
+    counts = json.loads((tmp_path / "server.json").read_text())["clients"]["a"]
+    assert answered == counts["received"] - counts["abandoned"]
+    assert counts["ok"] > 0
+    assert counts["received"] == sum(counts[k] for k in counts if k not in {"client", "received"})
 
 
 async def test_interrupted_at_its_start_it_ends_and_leaves_nothing(

@@ -133,6 +133,11 @@ async def test_hostile_frames_are_answered_and_harm_no_one_else() -> None:
         assert "device_ms" in (await bad.answer()).reason
         await bad.call.write(pb.Frame(id=4, px=128, bandwidth_kbps=float("-inf"), image=b"j"))
         assert (await bad.answer()).outcome is Outcome.OK
+        for kbps, device_ms in [(1e-300, 0.0), (5e4, 1e308)]:  # absurd, but numbers
+            await bad.call.write(
+                pb.Frame(id=6, px=128, bandwidth_kbps=kbps, device_ms=device_ms, image=b"j")
+            )
+            assert (await bad.answer()).outcome is Outcome.DROPPED
         with pytest.raises(grpc.aio.AioRpcError):  # more than 8 MB end this one stream
             await bad.asks(5, image=bytes(9_000_000))
         assert await bad.ends() is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -290,6 +290,20 @@ def test_stopping_answers_what_waits_and_refuses_the_rest() -> None:
     virtual_time.run(main())
 
 
+@pytest.mark.parametrize(("name", "outcome"), [("paper", Outcome.OK), ("jellyfish", "dropped")])
+def test_time_on_the_device_counts_unless_published(name: str, outcome: str) -> None:
+    async def main() -> None:
+        engine = await engine_of([LoopWorker(profile())], policy_name=name)
+        camera = Camera(engine, "a", 10, 100).join()
+        await camera.stream(2)
+        camera.device_ms = 97
+        frame = camera.send()
+        await engine.stop(1)
+        assert camera.answers[frame][0].outcome == outcome
+
+    virtual_time.run(main())
+
+
 def test_plans_are_recorded() -> None:
     async def main() -> None:
         engine = await engine_of([LoopWorker(profile()), LoopWorker(profile())])
