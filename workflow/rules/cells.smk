@@ -3,9 +3,7 @@
 # index or --forcerun measures again.
 rule cell:
     input:
-        profile=lambda wildcards: ancient(profile_file(CELLS[wildcards.cell].device)),
-        clips=lambda wildcards: ancient([clip_path(clip) for clip in CELLS[wildcards.cell].clips]),
-        model=lambda wildcards: ancient(model_path(CELLS[wildcards.cell].device)),
+        cell_inputs,
     output:
         "results/{scenario}/cells/{cell}.json",
     log:

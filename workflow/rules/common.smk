@@ -14,6 +14,7 @@ import scripts.scenario
 from experiment import grid
 from experiment.leftovers import FORCED, enter
 from jellyfish.errors import JellyfishError
+from jellyfish.files.atomic import read_json
 
 # After a SIGKILL: what the killed run left alive is ended, its lock removed.
 enter(Path.cwd())
@@ -71,3 +72,5 @@ def forced():
 
 # Runs are no outputs of a rule, so a cell has to be told that it shall not skip those it finds.
 os.environ[FORCED] = forced()
+# The report shows the workflow as it is when nothing is done yet.
+ALL_EDGES = "--report" in sys.argv

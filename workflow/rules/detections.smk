@@ -1,8 +1,7 @@
 # What one DNN says of every frame of a clip: the reference that runs are scored against.
 rule detections:
     input:
-        clip=lambda wildcards: ancient(clip_path(DETECTIONS[wildcards.detections])),
-        model=ancient(model_path()),
+        unless_done(detections_inputs, "detections", "results/detections/{detections}/{px}.json"),
     output:
         "results/detections/{detections}/{px}.json",
     log:

@@ -19,11 +19,6 @@ def asset_path(name):
     return f"results/data/{ASSETS[name].file}"
 
 
-def labelled_path():
-    labelled = config["scoring"]["labelled"]
-    return [asset_path(labelled)] if labelled else []
-
-
 def asset_of_file(wildcards):
     return next(name for name, asset in ASSETS.items() if asset.file == wildcards.asset)
 

@@ -1,9 +1,8 @@
 # What each DNN costs and earns. Hours on a large grid: only a changed config, a missing file or
-# --forcerun measures again, hence ancient inputs. One job a DNN: a killed profiling goes on.
+# --forcerun measures again (see unless_done). One job a DNN: a killed profiling goes on.
 rule latency:
     input:
-        clip=ancient(clip_path(config["profile"]["clip"])),
-        model=lambda wildcards: ancient(model_path(PROFILES[wildcards.profile])),
+        unless_done(latency_inputs, "latency", "results/profiles/{profile}/latency/{px}.json"),
     output:
         "results/profiles/{profile}/latency/{px}.json",
     log:
@@ -22,10 +21,7 @@ rule latency:
 
 rule accuracy:
     input:
-        model=ancient(model_path()),
-        labelled=ancient(labelled_path()),
-        reference=ancient(detections_path(config["profile"]["clip"], ZOO.reference_px)),
-        found=lambda wildcards: ancient(detections_path(config["profile"]["clip"], wildcards.px)),
+        unless_done(accuracy_inputs, "accuracy", "results/profiles/{profile}/accuracy/{px}.json"),
     output:
         "results/profiles/{profile}/accuracy/{px}.json",
     log:
@@ -52,5 +48,6 @@ rule profile:
         "../../envs/cell.yaml"
     params:
         device=lambda wildcards: PROFILES[wildcards.profile],
+        sizes=list(ZOO.input_px),
     script:
         "../../scripts/calls/profile.py"

@@ -8,9 +8,7 @@ rule write_report:
         "results/{scenario}/report.html",
     log:
         "results/logs/{scenario}/report.log",
-    params:
-        snakefile=workflow.main_snakefile,
     run:
         from scripts.report import write_report
 
-        write_report(config, Path(params.snakefile), Path(output[0]), Path(log[0]))
+        write_report(config, Path(workflow.main_snakefile), Path(output[0]), Path(log[0]))

@@ -20,6 +20,7 @@ rule scores:
         "../../envs/analysis.yaml"
     params:
         scoring=config["scoring"],
+        frames=frames_of(CELLS.values()),
     script:
         "../../scripts/calls/scores.py"
 

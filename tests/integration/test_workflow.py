@@ -1,0 +1,233 @@
+"""The workflow: on a fresh clone, what makes what anew, and all of it on the smallest grid."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.workflow_checkout import Checkout
+
+MEASURED = {"latency", "cell"}
+MENU = ["all", "data", "fig_6", "fig_7", "fig_8", "fig_9", "profiles", "report"]
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A clone in which nothing has been run; tests only look."""
+    return Checkout.copied_to(tmp_path_factory.mktemp("fresh"))
+
+
+@pytest.fixture(scope="module")
+def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    checkout = Checkout.copied_to(tmp_path_factory.mktemp("finished"))
+    checkout.pretend_finished()
+    return checkout
+
+
+@pytest.fixture
+def finished(finished_once: Checkout, tmp_path: Path) -> Checkout:
+    """A clone in which everything is up to date, for one test to change."""
+    shutil.copytree(finished_once.root, tmp_path / "clone", symlinks=True)
+    return Checkout(tmp_path / "clone")
+
+
+def test_a_dry_run_on_a_fresh_clone(fresh: Checkout) -> None:
+    planned = fresh.planned()
+    assert planned["asset"] == 2
+    assert planned["latency"] == 16
+    assert planned["cell"] == 12
+    assert planned["all"] == 1
+
+
+def test_lint_on_a_fresh_clone(fresh: Checkout) -> None:
+    ended = fresh.snakemake("--lint")
+    assert ended.returncode == 0, ended.stdout
+    assert "good condition" in ended.stdout
+
+
+def test_the_menu(fresh: Checkout) -> None:
+    said = fresh.snakemake("--list-target-rules").stdout.splitlines()
+    entries = [re.fullmatch(r"(\w+) \((.+)\)", line) for line in said]
+    assert [entry[1] for entry in entries if entry] == MENU
+
+
+def test_a_figure_needs_only_its_own(fresh: Checkout) -> None:
+    fig_6, fig_7, fig_8 = (fresh.planned(f"fig_{n}") for n in (6, 7, 8))
+    assert "cell" not in fig_6
+    assert fig_7["cell"] == 1
+    assert "scores" not in fig_7
+    assert fig_8["cell"] == 12
+    assert not {"draw_fig_6", "draw_fig_7", "draw_fig_9", "write_report"} & set(fig_8)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("bogus: 1", "config: unknown key 'bogus'"),
+        ("figures: {fig_7: {trace: lte}}", "figures.fig_7 asks for"),
+        ("server: {policy: best}", "no policy 'best'"),
+    ],
+)
+def test_a_bad_config_is_one_line(fresh: Checkout, line: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(f"{line}\n")
+    ended = fresh.snakemake("-n", "--configfile", str(tmp_path / "bad.yaml"))
+    assert ended.returncode != 0
+    assert said in ended.stdout
+    assert len(ended.stdout.splitlines()) < 8
+    assert not (fresh.root / "results").exists()
+
+
+def test_a_comment_measures_nothing_anew(finished: Checkout) -> None:
+    for path in ("server/engine.py", "experiment/cell.py", "scripts/calls/cell.py"):
+        finished.append(path, "# a comment\n")
+    for rule in MEASURED:
+        finished.append(f"scripts/calls/{rule}.py", "# a comment\n")
+    finished.append("jellyfish/profile.py", "# a comment\n")
+    assert not MEASURED & set(finished.planned())
+
+
+def test_a_new_input_measures_nothing_anew(finished: Checkout) -> None:
+    for path in (finished.root / "results").rglob("*"):
+        if path.is_file() and path.suffix in (".avi", ".onnx", ".weights"):
+            path.write_bytes(b"other content")
+    for profile in (finished.root / "results" / "profiles").glob("*/profile.json"):
+        profile.write_text("other content")
+    assert not MEASURED & set(finished.planned())
+
+
+def test_what_is_missing_is_made_whatever_else_is_new(finished: Checkout) -> None:
+    """Where inputs are `ancient`, Snakemake passes over what is missing behind a job that runs."""
+    (finished.root / "results" / "default" / "figures" / "fig_9.pdf").unlink()
+    next((finished.root / "results" / "default" / "cells").glob("*-4-slo100-fps10.json")).unlink()
+    zoo = finished.root / "config" / "zoo" / "yolov3-tiny.cfg"
+    zoo.write_text(zoo.read_text() + "\n# a comment\n")
+    planned = finished.planned()
+    assert planned["cell"] == 1
+    assert planned["draw_fig_9"] == 1
+    assert planned["zoo"] == 1
+    assert "latency" not in planned
+
+
+@pytest.mark.parametrize(("rule", "jobs"), [("latency", 16), ("cell", 12)])
+def test_measuring_anew_by_name(finished: Checkout, rule: str, jobs: int) -> None:
+    planned = finished.planned("all", "--forcerun", rule)
+    assert planned[rule] == jobs
+    assert planned["draw_fig_8"] == 1
+    assert not (MEASURED - {rule}) & set(planned)
+
+
+def test_a_changed_clip_reaches_its_runs_alone(finished: Checkout) -> None:
+    finished.edit("config/config.yaml", "first: 0, frames: 240", "first: 0, frames: 200")
+    planned = finished.planned()
+    assert planned["clip"] == 1
+    assert planned["cell"] == 12
+    assert planned["detections"] == 1
+    assert "latency" not in planned
+
+
+def test_conda_measures_nothing_anew(finished: Checkout, tmp_path: Path) -> None:
+    """A dry run asks conda for its version and folders alone, which this script answers."""
+    conda = tmp_path / "bin" / "conda"
+    conda.parent.mkdir()
+    conda.write_text(
+        '#!/bin/sh\ncase "$*" in\n'
+        '*info*) echo \'{"conda_prefix": "/none", "platform": "linux-64"}\' ;;\n'
+        '*config*) echo \'{"get": {"channel_priority": "strict"}}\' ;;\n'
+        "*) echo conda 25.1.0 ;;\nesac\n"
+    )
+    conda.chmod(conda.stat().st_mode | stat.S_IXUSR)
+    env = {"PATH": f"{conda.parent}:/usr/bin:/bin"}
+    assert not MEASURED & set(finished.planned("--sdm", "conda", env=env))
+
+
+def test_a_figures_script_redraws_that_figure(finished: Checkout) -> None:
+    finished.append("scripts/figures/fig_8.py", "# a comment\n")
+    assert finished.planned() == {"draw_fig_8": 1, "write_report": 1, "all": 1}
+
+
+def test_a_touched_script_redraws_nothing(finished: Checkout) -> None:
+    (finished.root / "scripts" / "figures" / "fig_8.py").touch()
+    assert finished.planned() == {}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "cells"),
+    [
+        ("traces: [synthetic]", "traces: [synthetic, none]", 12),
+        ("clients: [1, 2, 4]", "clients: [1, 2, 4, 8]", 4),
+        ("    workers: 1\n", "    workers: 1\n    policies: [jellyfish, paper]\n", 12),
+    ],
+)
+def test_a_larger_grid_adds_its_cells_alone(
+    finished: Checkout, old: str, new: str, cells: int
+) -> None:
+    finished.edit("config/config.yaml", old, new)
+    planned = finished.planned()
+    assert planned["cell"] == cells
+    assert "latency" not in planned
+
+
+@pytest.mark.parametrize("change", ["repetitions: 2", "clips: [vtest-1, vtest-2]"])
+def test_more_runs_of_a_cell_look_at_it_again(finished: Checkout, change: str) -> None:
+    """Runs that are complete are skipped inside the job: see tests of experiment.cell."""
+    key = change.partition(":")[0]
+    text = (finished.root / "config" / "config.yaml").read_text()
+    changed = re.sub(rf"^    {key}: .*$", f"    {change}", text, count=1, flags=re.MULTILINE)
+    (finished.root / "config" / "config.yaml").write_text(changed)
+    planned = finished.planned()
+    assert planned["cell"] == 12
+    assert "latency" not in planned
+
+
+def test_two_scenarios_share_downloads_and_nothing_else(finished: Checkout) -> None:
+    planned = finished.planned("all", "--configfile", "config/smoke.yaml")
+    assert "asset" not in planned
+    assert planned["cell"] == 2
+    assert planned["latency"] == 3
+
+
+def test_install_happens_once_a_lock(tmp_path: Path) -> None:
+    checkout = Checkout.copied_to(tmp_path)
+    lock = tmp_path / "requirements.lock"
+    (pin,) = [line for line in lock.read_text().splitlines() if line.startswith("pyyaml==")]
+    lock.write_text(f"{pin}\n")
+    make = ("make", "install", f"PYTHON={sys.executable}")
+    first = checkout.run(*make)
+    assert first.returncode == 0, first.stdout
+    assert "Installing 1 packages" in first.stdout
+    imported = checkout.run(".venv/bin/python", "-c", "import yaml; print(yaml.__file__)")
+    assert str(tmp_path) in imported.stdout
+    lock.touch()
+    assert "Installing" not in checkout.run(*make).stdout
+
+
+def test_make_without_python_says_so(tmp_path: Path) -> None:
+    checkout = Checkout.copied_to(tmp_path)
+    ended = checkout.run("make", "install", "PYTHON=python3.no")
+    assert ended.returncode != 0
+    assert "no python3.no here" in ended.stdout
+
+
+@pytest.mark.timeout(400)
+def test_every_stage_on_the_smallest_grid(assets: Path, tmp_path: Path) -> None:
+    checkout = Checkout.copied_to(tmp_path)
+    shutil.copytree(assets / "weights", tmp_path / "results" / "data" / "weights")
+    shutil.copytree(assets / "videos", tmp_path / "results" / "data" / "videos")
+    smoke = ("--cores", "all", "all", "--configfile", "config/smoke.yaml")
+    launch = (sys.executable, "-m", "experiment.launch", *smoke)
+    first = checkout.run(*launch)
+    assert first.returncode == 0, first.stdout[-5000:]
+    folder = tmp_path / "results" / "smoke"
+    for n in (6, 7, 8, 9):
+        assert (folder / "figures" / f"fig_{n}.pdf").read_bytes().startswith(b"%PDF")
+        assert (folder / "figures" / f"fig_{n}.png").stat().st_size > 10_000
+    assert (folder / "report.html").stat().st_size > 100_000
+    assert "| 1 | 150 | 10 |" in (folder / "scores.md").read_text()
+    assert len(list((tmp_path / "results" / "runs").iterdir())) == 2
+    second = checkout.run(*launch)
+    assert "Nothing to be done" in second.stdout

@@ -1,0 +1,53 @@
+# What measured jobs wait for: nothing, once they are done.
+def unless_done(inputs, rule, output):
+    """Inputs of a measured job: none once its output is there, so that nothing before it counts.
+
+    `ancient` would not do: where a job before an ancient input has to run, Snakemake passes over
+    everything after it in that invocation, also what is missing.
+    """
+
+    def given(wildcards):
+        path = output.format(**wildcards)
+        done = Path(path).is_file() and not is_forced(rule, path)
+        return [] if done and not ALL_EDGES else inputs(wildcards)
+
+    return given
+
+
+def is_forced(rule, output):
+    return bool({"*", rule, output} & set(os.environ[FORCED].splitlines()))
+
+
+def latency_inputs(wildcards):
+    return [clip_path(config["profile"]["clip"]), model_path(PROFILES[wildcards.profile])]
+
+
+def accuracy_inputs(wildcards):
+    clip = config["profile"]["clip"]
+    found = [detections_path(clip, px) for px in (wildcards.px, ZOO.reference_px)]
+    labelled = config["scoring"]["labelled"]
+    return [*found, *([model_path(), asset_path(labelled)] if labelled else [])]
+
+
+def detections_inputs(wildcards):
+    return [clip_path(DETECTIONS[wildcards.detections]), model_path()]
+
+
+def cell_inputs(wildcards):
+    """None once the cell's index lists just the runs that the config asks for."""
+    cell = CELLS[wildcards.cell]
+    index = Path(cell_index(cell))
+    wanted = {run.key for run in grid.runs(config, cell)}
+    done = index.is_file() and not is_forced("cell", str(index))
+    if done and not ALL_EDGES and indexed_runs(index) == wanted:
+        return []
+    clips = [clip_path(clip) for clip in cell.clips]
+    return [profile_file(cell.device), model_path(cell.device), *clips]
+
+
+def indexed_runs(index):
+    """Keys of the runs that an index lists; None for a file that is none."""
+    try:
+        return {run["key"] for run in read_json(index)["runs"]}
+    except (JellyfishError, KeyError, TypeError):
+        return None
