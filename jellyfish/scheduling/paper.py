@@ -15,7 +15,7 @@ from math import exp, inf
 import numpy as np
 
 from jellyfish.scheduling.mapping import Mapper, map_clients
-from jellyfish.scheduling.problem import Plan, Problem
+from jellyfish.scheduling.problem import Budget, Plan, Problem
 
 __all__ = ["Annealer", "map_clients", "solve"]
 
@@ -27,16 +27,14 @@ UPGRADE = (-1, 0, 1)
 Dnns = tuple[int, ...]  # a multiset of DNN indices, ascending
 
 
-def solve(
-    problem: Problem, seed: int, iterations: int | None = None, *, grow_batches: bool = True
-) -> Plan:
+def solve(problem: Problem, seed: int, budget: Budget = None, *, grow_batches: bool = True) -> Plan:
     """Return the published scheduler's plan; the same for the same arguments.
 
     Args:
         problem: clients, GPUs and what these run now.
         seed: of the annealing.
-        iterations: neighbours tried in each of the two phases, cooling over the published range;
-            None for the published rate of cooling (some 320).
+        budget: neighbours tried in each of the two phases, cooling over the published range; None
+            for the published rate of cooling (some 320), or until a call says no.
         grow_batches: enlarge batches beyond what the frame rates need, as the published server
             does and its simulation does not.
     """
@@ -45,7 +43,7 @@ def solve(
     # Old and new DNNs are paired in order, so that GPUs swap as little as possible.
     by_dnn = sorted(range(problem.gpus), key=lambda gpu: running[gpu])
     start = tuple(running[gpu] for gpu in by_dnn)
-    found = Annealer(mapper, random.Random(seed), iterations).run(start)
+    found = Annealer(mapper, random.Random(seed), budget).run(start)
     dnns = dict(zip(by_dnn, found, strict=True))
     return mapper.plan([dnns[gpu] for gpu in range(problem.gpus)], grow_batches=grow_batches)
 
@@ -53,11 +51,11 @@ def solve(
 class Annealer:
     """Searches the multisets of DNNs that the GPUs may run, and remembers what each is worth."""
 
-    def __init__(self, mapper: Mapper, rng: random.Random, iterations: int | None = None) -> None:
+    def __init__(self, mapper: Mapper, rng: random.Random, budget: Budget = None) -> None:
         problem = mapper.problem
         self._mapper = mapper
         self._rng = rng
-        self._iterations = iterations
+        self._budget = budget
         self._largest_dnn = problem.profile.dnns - 1
         self._dnn_accuracy = problem.profile.accuracy.tolist()
         servable = np.flatnonzero(problem.budget_ms[:, 0] > 0).tolist()
@@ -79,7 +77,7 @@ class Annealer:
     ) -> Dnns:
         """Return the best state of one annealing, which ends early at a worth of `enough`."""
         best = state
-        for temperature in _temperatures(self._iterations):
+        for temperature in _temperatures(self._budget):
             if worth(best) >= enough:
                 break
             neighbour = self._neighbour(state, moves)
@@ -114,12 +112,12 @@ class Annealer:
         return self._worths[dnns]
 
 
-def _temperatures(iterations: int | None) -> Iterator[float]:
-    if iterations is None:
-        temperature = HOTTEST
-        while temperature > COLDEST:
-            yield temperature
-            temperature *= COOLING
+def _temperatures(budget: Budget) -> Iterator[float]:
+    if isinstance(budget, int):
+        for i in range(budget):
+            yield HOTTEST * (COLDEST / HOTTEST) ** (i / budget)
         return
-    for i in range(iterations):
-        yield HOTTEST * (COLDEST / HOTTEST) ** (i / iterations)
+    temperature = HOTTEST
+    while temperature > COLDEST and (budget is None or budget()):
+        yield temperature
+        temperature *= COOLING

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import fsum
@@ -14,6 +14,7 @@ from jellyfish.budget import latency_budget_ms
 from jellyfish.errors import JellyfishError
 from jellyfish.profile import FloatArray, Profile
 
+Budget = int | Callable[[], bool] | None  # a solver's: iterations, or whether to go on
 BATCHES_IN_BUDGET = 2  # a frame may wait for one batch, then comes its own
 
 

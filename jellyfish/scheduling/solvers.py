@@ -6,17 +6,31 @@ from typing import Protocol
 
 from jellyfish.errors import ConfigError
 from jellyfish.scheduling import paper
-from jellyfish.scheduling.problem import Plan, Problem
+from jellyfish.scheduling.problem import Budget, Plan, Problem
 
 
 class Solver(Protocol):
-    """A scheduler: pure, and the same plan for the same arguments."""
+    """A scheduler: pure, and the same plan for the same arguments if the budget is a number."""
 
-    def __call__(self, problem: Problem, seed: int, iterations: int | None = None) -> Plan:
-        """Return a feasible plan; `iterations` bounds the effort, None is the solver's own."""
+    def __call__(self, problem: Problem, seed: int, budget: Budget = None) -> Plan:
+        """Return a feasible plan.
+
+        Args:
+            problem: clients, GPUs and what these run now.
+            seed: of whatever the solver draws.
+            budget: its iterations, or whom it asks now and then whether to go on; None is the
+                solver's own effort.
+        """
 
 
-SOLVERS: dict[str, Solver] = {"paper": paper.solve}
+def _optimum(problem: Problem, seed: int, budget: Budget = None) -> Plan:
+    # HiGHS takes longer to import than most servers need it.
+    from jellyfish.scheduling import optimum
+
+    return optimum.solve(problem, seed, budget)
+
+
+SOLVERS: dict[str, Solver] = {"paper": paper.solve, "optimum": _optimum}
 
 
 def solver(name: str) -> Solver:

@@ -184,13 +184,13 @@ def test_the_best_state_seen_is_kept_and_none_below_the_threshold_entered() -> N
     asked = problem((20.0, 100.0, FAST_NETWORK), (20.0, 100.0, FAST_NETWORK))
     # Up to DNN 1 (the best that maps both), up to 2 (which does not, so it stays), then down.
     rng = RiggedRandom([1, 1, -1])
-    assert paper.Annealer(Mapper(asked), rng, iterations=3).run((0,)) == (1,)
+    assert paper.Annealer(Mapper(asked), rng, budget=3).run((0,)) == (1,)
     assert not rng.moves
 
 
 def test_solvers_go_by_name() -> None:
     assert solver("paper") is SOLVERS["paper"]
-    with pytest.raises(ConfigError, match=r"no solver 'milp'; there are: paper"):
+    with pytest.raises(ConfigError, match=r"no solver 'milp'; there are: paper, optimum"):
         solver("milp")
 
 
