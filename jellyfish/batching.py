@@ -35,7 +35,7 @@ def choose(
     batch: int,
     policy: Policy,
     *,
-    draining: bool = False,
+    worthwhile: int | None = None,
 ) -> Choice:
     """Return which frames run next on a free worker.
 
@@ -49,18 +49,43 @@ def choose(
         latency_ms: (B,) p99 ms for which batch sizes 1..B occupy the worker.
         batch: the planned batch size.
         policy: order, padding, tolerance and slack.
-        draining: no more frames will come; do not wait for any.
+        worthwhile: wait for a fuller batch only up to this size; the planned one when None.
     """
     if policy.queue_order == "edf" and not policy.pad_batches:
         choice = _tightest_first(remaining_ms, latency_ms, batch, policy.drop_tolerance_ms)
     else:
         choice = _in_order(remaining_ms, latency_ms[batch - 1], batch, policy.drop_tolerance_ms)
+    enough = batch if worthwhile is None else min(batch, worthwhile)
     everything = len(choice.take) + len(choice.drop) == len(remaining_ms)
-    if draining or not choice.take or len(choice.take) >= batch or not everything:
+    if not choice.take or len(choice.take) >= enough or not everything:
         return choice
     tightest = min(remaining_ms[i] for i in choice.take)
     wait_ms = tightest - latency_ms[batch - 1] - policy.batch_slack_ms
     return Choice(drop=choice.drop, wait_ms=wait_ms) if wait_ms > GRAIN_MS else choice
+
+
+def worthwhile_batch(
+    latency_ms: Sequence[float], batch: int, fps: float, policy: Policy, *, draining: bool = False
+) -> int:
+    """Return up to which size it is worth waiting for a fuller batch.
+
+    The published system waits for the planned size whenever slack allows it. That spends the slack
+    that jitter will ask for, and buys nothing while smaller batches keep up with the load: so
+    wait only for the smallest size that does.
+
+    Args:
+        latency_ms: (B,) p99 ms for which batch sizes 1..B occupy the worker.
+        batch: the planned batch size.
+        fps: frames per second that are mapped to the worker.
+        policy: whether to wait for the planned size regardless.
+        draining: no more frames will come; do not wait for any.
+    """
+    if draining:
+        return 1
+    if policy.wait_for_planned:
+        return batch
+    keeps_up = (b for b in range(1, batch) if b * 1000 > fps * latency_ms[b - 1])
+    return next(keeps_up, batch)
 
 
 def _in_order(

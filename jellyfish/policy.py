@@ -21,6 +21,7 @@ class Policy:
             published system looks at its queue only between batches.
         drop_tolerance_ms: drop a frame when its execution would end more than this after its
             deadline.
+        wait_for_planned: wait for a batch of the planned size even if smaller ones keep up.
         batch_slack_ms: wait for a fuller batch only while the tightest frame has more than this
             to spare.
         hold_new: keep the frames of a client that no plan has considered yet until one has;
@@ -39,6 +40,7 @@ class Policy:
     pad_batches: bool = False
     drop_waiting: bool = True
     drop_tolerance_ms: float = 5.0
+    wait_for_planned: bool = False
     batch_slack_ms: float = 10.0
     hold_new: bool = True
     replan_gap_s: float = 0.05
@@ -55,6 +57,7 @@ POLICIES = {
             queue_order="fifo",
             pad_batches=True,
             drop_waiting=False,
+            wait_for_planned=True,
             hold_new=False,
             replan_gap_s=0.5,
             count_device=False,

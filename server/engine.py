@@ -342,7 +342,7 @@ class Engine:
             client.gpu, client.planned = gpu, True
         for gpu, gpu_plan in zip(gpus, plan.gpus, strict=True):
             if gpu.alive:
-                gpu.assign(gpu_plan)
+                gpu.assign(gpu_plan, sum(c.fps for c in clients if c.gpu is gpu))
         for pending in moving:
             self._route(pending)
 

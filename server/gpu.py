@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from jellyfish.batching import choose
+from jellyfish.batching import choose, worthwhile_batch
 from jellyfish.detections import Detections
 from jellyfish.errors import DeviceError
 from jellyfish.records import Outcome, Reason, Stages
@@ -75,6 +75,7 @@ class Gpu:
     ) -> None:
         self.index = index
         self.plan: GpuPlan | None = None
+        self._fps = 0.0  # mapped to it
         self.last_dnn = 0  # of the last plan in which it had something to do
         self.alive = False
         self.restarts = 0
@@ -120,9 +121,12 @@ class Gpu:
         self._queue.put(pending)
         self._wake.set()
 
-    def assign(self, plan: GpuPlan | None) -> None:
-        """Follow a new plan; None leaves the GPU idle with what it has loaded."""
-        self.plan = plan
+    def assign(self, plan: GpuPlan | None, fps: float) -> None:
+        """Follow a new plan, which maps clients with `fps` frames/s in all to this GPU.
+
+        None leaves the GPU idle with what it has loaded.
+        """
+        self.plan, self._fps = plan, fps
         if plan is not None:
             self.last_dnn = plan.dnn
             self.cache.want(plan.dnn)
@@ -164,12 +168,15 @@ class Gpu:
         if dnn is None or not len(self._queue):
             return [], 0, None
         now = self._loop.time()
+        latency_ms = self._settings.latency_ms[dnn]
         choice = choose(
             [(p.deadline_s - now) * 1000 for p in self._queue],
-            self._settings.latency_ms[dnn],
+            latency_ms,
             size,
             self._policy,
-            draining=self._draining,
+            worthwhile=worthwhile_batch(
+                latency_ms, size, self._fps, self._policy, draining=self._draining
+            ),
         )
         picked = self._queue.pick(choice.drop + choice.take)  # in one go: positions move
         dropped, batch = picked[: len(choice.drop)], picked[len(choice.drop) :]

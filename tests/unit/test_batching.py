@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jellyfish.adaptation import server_px
-from jellyfish.batching import choose
+from jellyfish.batching import choose, worthwhile_batch
 from jellyfish.caching import nearest_dnns
 from jellyfish.errors import ConfigError
 from jellyfish.policy import POLICIES, policy
@@ -24,7 +24,18 @@ def test_waits_for_a_fuller_batch_only_while_the_tightest_has_slack() -> None:
     assert not waits.take
     assert waits.wait_ms == pytest.approx(100 - 28 - OURS.batch_slack_ms)
     assert choose([37.0, 200.0], LATENCY, 4, OURS).take == (0, 1)
-    assert choose([100.0, 200.0], LATENCY, 4, OURS, draining=True).take == (0, 1)
+    assert choose([100.0, 200.0], LATENCY, 4, OURS, worthwhile=2).take == (0, 1)
+    assert not choose([100.0], LATENCY, 4, OURS, worthwhile=2).take
+
+
+def test_a_fuller_batch_is_worth_a_wait_only_when_smaller_ones_cannot_keep_up() -> None:
+    assert worthwhile_batch(LATENCY, 4, 90, OURS) == 1  # one alone does 100 frames/s
+    assert worthwhile_batch(LATENCY, 4, 100, OURS) == 2
+    assert worthwhile_batch(LATENCY, 4, 130, OURS) == 3
+    assert worthwhile_batch(LATENCY, 4, 500, OURS) == 4
+    assert worthwhile_batch(LATENCY, 2, 500, OURS) == 2
+    assert worthwhile_batch(LATENCY, 4, 90, PAPER) == 4
+    assert worthwhile_batch(LATENCY, 4, 500, OURS, draining=True) == 1
 
 
 def test_a_batch_of_one_never_waits() -> None:
@@ -66,13 +77,15 @@ def test_the_published_queue_is_looked_at_only_as_far_as_the_batch_goes() -> Non
     remaining=st.lists(st.floats(-100, 300), max_size=12),
     batch=st.integers(1, 4),
     name=st.sampled_from(sorted(POLICIES)),
-    draining=st.booleans(),
+    worthwhile=st.none() | st.integers(1, 4),
 )
-def test_choices_are_sound(remaining: list[float], batch: int, name: str, draining: bool) -> None:
+def test_choices_are_sound(
+    remaining: list[float], batch: int, name: str, worthwhile: int | None
+) -> None:
     rules = policy(name)
     if rules.queue_order == "edf":
         remaining.sort()
-    choice = choose(remaining, LATENCY, batch, rules, draining=draining)
+    choice = choose(remaining, LATENCY, batch, rules, worthwhile=worthwhile)
     assert len(choice.take) <= batch
     assert not set(choice.take) & set(choice.drop)
     size = batch if rules.pad_batches else len(choice.take)
@@ -80,7 +93,7 @@ def test_choices_are_sound(remaining: list[float], batch: int, name: str, draini
         assert LATENCY[size - 1] - remaining[i] <= rules.drop_tolerance_ms
     for i in choice.drop:  # whatever is dropped could not, in a planned batch
         assert LATENCY[batch - 1] - remaining[i] > rules.drop_tolerance_ms
-    if draining:
+    if worthwhile == 1:
         assert choice.wait_ms is None
     if choice.wait_ms is not None:
         assert choice.wait_ms > 0
