@@ -116,12 +116,13 @@ class Engine:
         """
         try:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self._planning.warm())
                 for gpu in self._gpus:
                     group.create_task(gpu.start())
         except BaseExceptionGroup as failures:
             await self.stop(0)
             raise failures.exceptions[0] from None
-        await self._planning.start()
+        self._planning.start()
         self._check_health()
 
     async def stop(self, grace_s: float) -> None:

@@ -130,13 +130,16 @@ class Planning:
         self._task: asyncio.Task[None] | None = None
         self.rows: list[PlanRow] = []
 
-    async def start(self) -> None:
-        """Have the planner solve an empty problem, so that it is warm; then plan for ever.
+    async def warm(self) -> None:
+        """Have the planner solve an empty problem, so that the first real one finds it ready.
 
         Raises:
             JellyfishError: the planner does not work.
         """
         await self._planner.plan(problem_of([], self._gpus, self._settings, 0.0), 0)
+
+    def start(self) -> None:
+        """Plan from now on, for ever."""
         self._task = self._loop.create_task(self._plan_forever(), name="planning")
 
     def soon(self) -> None:
