@@ -73,14 +73,14 @@ def detect(config: Config, clip: str, px: int, results: Path, root: Path = ROOT)
     sizes: list[int] = []
     shape = (0, 0)
     with progress(f"{zoo_name(config)} {px} px on {clip}", frames) as step:
-        for number, image in enumerate(images(clip_path(clip, results))):
+        for number, image in enumerate(images(clip_path(config, clip, results))):
             data = encode(image, px)
             found[number] = find(device, data, px, f"{clip}:{number}")
             sizes.append(len(data))
             shape = (image.shape[1], image.shape[0])
             step()
     if len(found) != frames:
-        path = clip_path(clip, results)
+        path = clip_path(config, clip, results)
         raise DataError(f"{path} has {len(found)} frames, the config asks for {frames}; remove it")
     write_json(frame_bytes_path(config, clip, px, results), sizes)
     path = detections_path(config, clip, px, results)

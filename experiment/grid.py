@@ -10,13 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from jellyfish.errors import ConfigError
+from jellyfish.files.zoo import read_zoo
 
 Config = Mapping[str, Any]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def digest(value: Any) -> str:
@@ -155,7 +159,7 @@ def run_settings(config: Config, cell: Cell, clip: str, repetition: int) -> dict
     """Return every config value that the run's result depends on: what its key is made of."""
     return {
         "seed": config["seed"],
-        "zoo": config["zoo"],
+        "zoo": zoo_settings(config["zoo"]),
         "clip": pick(config, "clips", clip),
         "trace": pick(config, "traces", cell.trace),
         "device": pick(config, "devices", cell.device),
@@ -175,7 +179,7 @@ def run_settings(config: Config, cell: Cell, clip: str, repetition: int) -> dict
 def profile_key(config: Config, device: str) -> str:
     """Return the name of the profile of the config's zoo on `device`: results/profiles/KEY/."""
     settings = [
-        config["zoo"],
+        zoo_settings(config["zoo"]),
         pick(config, "devices", device),
         config["profile"],
         pick(config, "clips", config["profile"]["clip"]),
@@ -186,7 +190,26 @@ def profile_key(config: Config, device: str) -> str:
 
 def detections_key(config: Config, clip: str) -> str:
     """Return the name of the detections of the config's zoo on `clip`: results/detections/KEY/."""
-    return f"{zoo_name(config)}-{clip}-{digest([config['zoo'], pick(config, 'clips', clip)])}"
+    settings = [zoo_settings(config["zoo"]), pick(config, "clips", clip)]
+    return f"{zoo_name(config)}-{clip}-{digest(settings)}"
+
+
+def clip_key(config: Config, clip: str) -> str:
+    """Return the name of a clip's file, so that scenarios may mean different cuts by one name."""
+    return f"{clip}-{digest(pick(config, 'clips', clip))}"
+
+
+@cache
+def zoo_settings(path: str, root: Path = ROOT) -> str:
+    """Return a digest of all that the zoo in the file at `path` says, its network included.
+
+    A zoo is config: who edits its file asks for new profiles, detections and runs. Comments and
+    order do not count.
+    """
+    zoo = read_zoo(root / path)
+    network = [line.split("#")[0].strip() for line in zoo.cfg.read_text().splitlines()]
+    settings = {key: value for key, value in asdict(zoo).items() if key != "cfg"}
+    return digest([settings, [line for line in network if line]])
 
 
 def zoo_name(config: Config) -> str:

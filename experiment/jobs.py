@@ -79,7 +79,7 @@ def client_jobs(
         ConfigError: the config's trace cannot be used.
     """
     trace = trace_from_config(run.cell.trace, pick(config, "traces", run.cell.trace), root)
-    clip = needed(clip_path(run.clip, results)).resolve()
+    clip = needed(clip_path(config, run.clip, results)).resolve()
     shared = {
         "server": f"127.0.0.1:{port}",
         "stream_s": config["client"]["stream_s"],

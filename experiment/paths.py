@@ -6,11 +6,12 @@ from pathlib import Path
 
 import yaml
 
-from experiment.grid import Config, detections_key, pick, profile_key, zoo_name
+from experiment import grid
+from experiment.grid import Config, clip_key, detections_key, pick, profile_key, zoo_name
 from jellyfish.errors import ConfigError, DataError
 from jellyfish.files.zoo import ZooSpec, read_zoo
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = grid.ROOT
 
 
 def zoo_of(config: Config, root: Path = ROOT) -> ZooSpec:
@@ -37,9 +38,9 @@ def onnx_path(config: Config, results: Path) -> Path:
     return results / "zoo" / zoo_name(config) / "model.onnx"
 
 
-def clip_path(name: str, results: Path) -> Path:
-    """Return the clip called `name`."""
-    return results / "data" / "clips" / f"{name}.avi"
+def clip_path(config: Config, name: str, results: Path) -> Path:
+    """Return the clip that the config calls `name`."""
+    return results / "data" / "clips" / f"{clip_key(config, name)}.avi"
 
 
 def profile_folder(config: Config, device: str, results: Path) -> Path:

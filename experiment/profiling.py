@@ -76,7 +76,7 @@ def profile_latency(config: Config, device: str, px: int, results: Path, root: P
     """
     sizes = _batch_sizes(config)
     asked = config["profile"]
-    frames = jpegs(clip_path(asked["clip"], results), px)
+    frames = jpegs(clip_path(config, asked["clip"], results), px)
     pinned = cores.share(1, int(pick(config, "devices", device).get("threads", 1)))
     spec = _spec(config, device, px, max(sizes), pinned.workers[0], results, root)
     number = f"{zoo_of(config, root).input_px.index(px) + 1}/{len(zoo_of(config, root).input_px)}"

@@ -15,16 +15,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from experiment.paths import clip_path
 from jellyfish.errors import DataError
 from jellyfish.files.atomic import whole_file
 from scripts.data import read_assets
 
 Frame = NDArray[np.uint8]
-
-
-def clip_path(results: Path, name: str) -> Path:
-    """Return where the clip called `name` lies."""
-    return results / "data" / "clips" / f"{name}.avi"
 
 
 def main(config: Mapping[str, Any], name: str, root: Path, results: Path) -> Path:
@@ -35,7 +31,7 @@ def main(config: Mapping[str, Any], name: str, root: Path, results: Path) -> Pat
     """
     clip = config["clips"][name]
     asset = read_assets(root / config["assets"])[clip["asset"]]
-    path = clip_path(results, name)
+    path = clip_path(config, name, results)
     cut(results / "data" / asset.file, int(clip["first"]), int(clip["frames"]), path)
     return path
 

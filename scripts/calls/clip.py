@@ -7,4 +7,4 @@ from scripts import clips
 from scripts.logged import logged
 
 with logged(snakemake):
-    clips.main(snakemake.config, snakemake.wildcards.clip, ROOT, Path("results"))
+    clips.main(snakemake.config, snakemake.params.name, ROOT, Path("results"))

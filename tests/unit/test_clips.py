@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from experiment.paths import clip_path
 from jellyfish.errors import DataError
-from scripts.clips import clip_path, cut, main
+from scripts.clips import cut, main
 
 
 def frames(path: Path) -> list[NDArray[np.uint8]]:
@@ -40,8 +41,8 @@ def test_a_clip_by_its_name_in_the_config(video: Path, tmp_path: Path, root: Pat
     (folder / "vtest.avi").symlink_to(video)
     config = {"assets": "config/assets.yaml", "clips": {"a": {"asset": "vtest", "first": 0}}}
     config["clips"]["a"]["frames"] = 2  # type: ignore[index]
-    assert main(config, "a", root, tmp_path) == clip_path(tmp_path, "a")
-    assert len(frames(tmp_path / "data" / "clips" / "a.avi")) == 2
+    assert main(config, "a", root, tmp_path) == clip_path(config, "a", tmp_path)
+    assert len(frames(clip_path(config, "a", tmp_path))) == 2
 
 
 def test_a_video_too_short_is_named_with_the_frame(video: Path, tmp_path: Path) -> None:

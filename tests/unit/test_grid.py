@@ -128,3 +128,32 @@ def test_names_do_not_depend_on_the_order_of_keys(config: Config) -> None:
     assert keys(turned) == keys(config)
     assert grid.profile_key(turned, "cpu") == grid.profile_key(config, "cpu")
     assert grid.detections_key(turned, "vtest-1") == grid.detections_key(config, "vtest-1")
+
+
+def test_one_name_for_two_cuts_is_two_files(config: Config) -> None:
+    other = copy.deepcopy(config)
+    other["clips"]["vtest-1"]["first"] += 1
+    assert grid.clip_key(other, "vtest-1") != grid.clip_key(config, "vtest-1")
+    assert grid.clip_key(other, "vtest-2") == grid.clip_key(config, "vtest-2")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "differs"),
+    [
+        ("zoo.yaml", "nms_iou: 0.4", "nms_iou: 0.5", True),
+        ("zoo.yaml", "nms_iou: 0.4", "nms_iou: 0.4 # a comment", False),
+        ("net.cfg", "filters=16", "filters=32", True),
+        ("net.cfg", "filters=16", "filters=16\n# a comment", False),
+    ],
+)
+def test_an_edited_zoo_is_another_zoo(
+    tmp_path: Path, file: str, old: str, new: str, differs: bool
+) -> None:
+    text = "cfg: net.cfg\nweights: w\nlabels: [a]\ninput_px: [32]\nreference_px: 64\nnms_iou: 0.4\n"
+    (tmp_path / "zoo.yaml").write_text(text)
+    (tmp_path / "net.cfg").write_text("[convolutional]\nfilters=16\n")
+    before = grid.zoo_settings("zoo.yaml", tmp_path)
+    edited = (tmp_path / file).read_text().replace(old, new)
+    (tmp_path / file).write_text(edited)
+    grid.zoo_settings.cache_clear()
+    assert (grid.zoo_settings("zoo.yaml", tmp_path) != before) == differs

@@ -42,6 +42,7 @@ ASSETS, ZOO, CELLS = scenario.assets, scenario.zoo, scenario.cells
 SCENARIO = config["scenario"]
 DEVICES = sorted({cell.device for cell in CELLS.values()})
 PROFILES = {grid.profile_key(config, device): device for device in DEVICES}
+CLIPS = {grid.clip_key(config, clip): clip for clip in config["clips"]}
 DETECTIONS = {grid.detections_key(config, clip): clip for clip in config["clips"]}
 RUN_CLIPS = sorted({clip for cell in CELLS.values() for clip in cell.clips})
 # Figures show one device or setting each: its name is part of the file's, where there are several.
@@ -52,7 +53,7 @@ SETTINGS = settings_of(CELLS.values())
 wildcard_constraints:
     scenario=re.escape(SCENARIO),
     asset="|".join(re.escape(asset.file) for asset in ASSETS.values()),
-    clip="|".join(map(re.escape, config["clips"])),
+    clip="|".join(map(re.escape, CLIPS)),
     profile="|".join(map(re.escape, PROFILES)),
     detections="|".join(map(re.escape, DETECTIONS)),
     cell="|".join(map(re.escape, CELLS)),

@@ -25,6 +25,6 @@ rule clip:
     conda:
         "../../envs/data.yaml"
     params:
-        cut=lambda wildcards: config["clips"][wildcards.clip],
+        name=lambda wildcards: CLIPS[wildcards.clip],
     script:
         "../../scripts/calls/clip.py"

@@ -24,11 +24,11 @@ def asset_of_file(wildcards):
 
 
 def clip_path(name):
-    return f"results/data/clips/{name}.avi"
+    return f"results/data/clips/{grid.clip_key(config, name)}.avi"
 
 
 def video_of_clip(wildcards):
-    return asset_path(config["clips"][wildcards.clip]["asset"])
+    return asset_path(config["clips"][CLIPS[wildcards.clip]]["asset"])
 
 
 def model_path(device=None):
