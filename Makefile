@@ -10,7 +10,7 @@ SMK := workflow/Snakefile $(wildcard workflow/rules/*.smk)
 ARGS ?=
 
 .DEFAULT_GOAL := all
-.PHONY: all smoke $(STAGES) test lint format install install-dev lock clean distclean help
+.PHONY: all smoke $(STAGES) test check lint format install install-dev lock clean distclean help
 
 all: install ## the default scenario: data, profiles, runs, scores, figures, report
 	@$(LAUNCH) all $(ARGS)
@@ -22,7 +22,10 @@ $(STAGES): install ## one stage of the default scenario, and what it needs
 	@$(LAUNCH) $@ $(ARGS)
 
 test: install-dev ## the tests, without those marked slow
-	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest -m "not slow and not results" $(ARGS)
+
+check: install-dev ## whether the default scenario shows what it must; after `make`
+	@$(BIN)/python -m pytest -m results $(ARGS)
 
 lint: install-dev ## ruff, mypy, snakefmt, snakemake --lint
 	@$(BIN)/ruff check .

@@ -103,7 +103,7 @@ def test_a_new_input_measures_nothing_anew(finished: Checkout) -> None:
 def test_what_is_missing_is_made_whatever_else_is_new(finished: Checkout) -> None:
     """Where inputs are `ancient`, Snakemake passes over what is missing behind a job that runs."""
     (finished.root / "results" / "default" / "figures" / "fig_9.pdf").unlink()
-    next((finished.root / "results" / "default" / "cells").glob("*-4-slo100-fps10.json")).unlink()
+    next((finished.root / "results" / "default" / "cells").glob("*-4-slo100-fps5.json")).unlink()
     zoo = finished.root / "config" / "zoo" / "yolov3-tiny.cfg"
     zoo.write_text(zoo.read_text() + "\n# a comment\n")
     planned = finished.planned()
