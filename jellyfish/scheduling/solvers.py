@@ -30,7 +30,18 @@ def _optimum(problem: Problem, seed: int, budget: Budget = None) -> Plan:
     return optimum.solve(problem, seed, budget)
 
 
-SOLVERS: dict[str, Solver] = {"paper": paper.solve, "optimum": _optimum}
+def _jellyfish(problem: Problem, seed: int, budget: Budget = None) -> Plan:
+    # Nor is numba needed where another solver is named.
+    from jellyfish.scheduling import jellyfish
+
+    return jellyfish.solve(problem, seed, budget)
+
+
+SOLVERS: dict[str, Solver] = {
+    "jellyfish": _jellyfish,
+    "paper": paper.solve,
+    "optimum": _optimum,
+}
 
 
 def solver(name: str) -> Solver:
@@ -42,3 +53,11 @@ def solver(name: str) -> Solver:
     if name not in SOLVERS:
         raise ConfigError(f"no solver {name!r}; there are: {', '.join(SOLVERS)}")
     return SOLVERS[name]
+
+
+def warm(name: str) -> None:
+    """Load what the solver called `name` has compiled, so that its first plan does not wait."""
+    if solver(name) is _jellyfish:
+        from jellyfish.scheduling import jellyfish
+
+        jellyfish.warm()

@@ -190,7 +190,7 @@ def test_the_best_state_seen_is_kept_and_none_below_the_threshold_entered() -> N
 
 def test_solvers_go_by_name() -> None:
     assert solver("paper") is SOLVERS["paper"]
-    with pytest.raises(ConfigError, match=r"no solver 'milp'; there are: paper, optimum"):
+    with pytest.raises(ConfigError, match=r"no solver 'milp'; there are: jellyfish, paper"):
         solver("milp")
 
 

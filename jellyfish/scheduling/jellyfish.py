@@ -1,0 +1,120 @@
+"""The default scheduler: a first plan guided by prices, then improved for as long as it may.
+
+The relaxation in which clients are divisible has one multiplier, the price of a GPU. It guides the
+first plan, GPU by GPU. Then every two GPUs are planned anew, exactly, until no two can do better;
+then a few at a time are emptied and filled again.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jellyfish.profile import FloatArray
+from jellyfish.scheduling.kernels.arrays import CROWD, Floats, Ints, Scratch, State, Task
+from jellyfish.scheduling.kernels.searching import RUINED, advance, begin
+from jellyfish.scheduling.placing import Group, place
+from jellyfish.scheduling.problem import Budget, Plan, Problem
+
+EFFORT = 400  # steps unless told; a pair of GPUs planned anew is one
+STEPS_AT_ONCE = 20  # between two looks at the clock
+HUNDREDTHS = 100.0
+CLOSE = 1e-12  # relative; what rounding may add to a sum of frame rates
+IMPOSSIBLE = 1e12  # GPUs per unit, where a DNN cannot serve a client
+
+
+def solve(problem: Problem, seed: int, budget: Budget = None, *, grow_batches: bool = True) -> Plan:
+    """Return a plan; the better, the more steps or time `budget` allows.
+
+    Args:
+        problem: clients, GPUs and what these run now.
+        seed: of the order in which GPUs are emptied and filled again.
+        budget: steps, or whom to ask every now and then whether to go on.
+        grow_batches: as in `placing.place`.
+    """
+    served = np.flatnonzero(problem.servable)
+    if not problem.gpus or not len(served):
+        return place(problem, [], grow_batches=grow_batches)
+    order = np.argsort(problem.profile.accuracy, kind="stable")
+    state = _run(_task(problem, served, order), min(problem.gpus, len(served)), seed, budget)
+    groups: list[Group] = [
+        (int(order[dnn]), served[members[:count]].tolist())
+        for dnn, count, members in zip(state.dnn, state.filled, state.members, strict=True)
+    ]
+    return place(problem, groups, grow_batches=grow_batches)
+
+
+def accuracy_bound(problem: Problem) -> float:
+    """Return an accuracy that no plan exceeds which serves every servable client."""
+    served = np.flatnonzero(problem.servable)
+    if not problem.gpus or not len(served):
+        return 0.0
+    order = np.argsort(problem.profile.accuracy, kind="stable")
+    task = _task(problem, served, order)
+    state = _run(task, min(problem.gpus, len(served)), 0, 0)
+    best = float(problem.profile.accuracy.max())
+    return min(best, float(state.numbers[2]) / float(task.weight.sum()))
+
+
+def warm() -> None:
+    """Compile or load from disk what `solve` needs."""
+    floats, ints = np.ones((2, 1)), np.ones((2, 1), np.int64)
+    capacity = np.array([[0, 2]])
+    task = Task(ints[:, 0].copy(), ints, capacity, floats, np.ones(1))
+    _run(task, 1, 0, 1)
+
+
+def _run(task: Task, gpus: int, seed: int, budget: Budget) -> State:
+    clients = len(task.weight)
+    scratch = _scratch(task.capacity.size, clients)
+    state = State(
+        members=np.empty((gpus, clients), np.int64),
+        filled=np.zeros(gpus, np.int64),
+        dnn=np.zeros(gpus, np.int64),
+        loss=np.zeros(gpus),
+        changed=np.zeros(gpus, np.int64),
+        waiting=np.zeros(clients + 1, np.int64),
+        worth=np.zeros(clients),
+        numbers=np.zeros(3),
+        order=np.zeros(gpus + 2, np.int64),
+        random=np.array([(seed * 0x9E3779B97F4A7C15 + 1) & 0x3FFFFFFFFFFFFFFF | 1]),
+    )
+    begin(task, state, scratch)
+    if callable(budget):
+        while budget() and not advance(task, state, STEPS_AT_ONCE, scratch):
+            pass
+    else:
+        advance(task, state, EFFORT if budget is None else budget, scratch)
+    return state
+
+
+def _scratch(offers: int, clients: int) -> Scratch:
+    who, sizes, bits, have, take, best, keep = np.zeros((7, CROWD + 2), np.int64)
+    plans = np.zeros((offers, 4), np.int64), np.zeros((RUINED, clients + 2), np.int64)
+    return Scratch(who, sizes, bits, have, take, best, keep, *plans)
+
+
+def _task(problem: Problem, served: Ints, order: Ints) -> Task:
+    """Return the problem in whole units, of the clients `served`, DNNs in `order`."""
+    throughput = problem.profile.throughput[order]
+    weight, unit = _weights(problem.fps[served], float(throughput.max()))
+    carried = np.ceil(throughput / unit * (1 - CLOSE)) - 1
+    capacity = np.zeros((len(order), throughput.shape[1] + 1), np.int64)
+    # A GPU whose clients allow a batch of b can run any smaller one.
+    capacity[:, 1:] = np.maximum.accumulate(np.minimum(carried, weight.sum()), axis=1)
+    batch = problem.largest_batch[served[:, np.newaxis], order]
+    dnns = np.arange(len(order))
+    batch[capacity[dnns, batch] < weight[:, np.newaxis]] = 0
+    room = capacity[dnns, batch]
+    share: Floats = np.where(room > 0, 1 / np.maximum(room, 1), IMPOSSIBLE)
+    return Task(weight, batch, capacity, share, problem.profile.accuracy[order])
+
+
+def _weights(fps: FloatArray, fastest: float) -> tuple[Ints, float]:
+    """Return frame rates in whole units, rounded up, and the unit."""
+    hundredths = np.rint(fps * HUNDREDTHS)
+    if fastest < 1e9 and np.abs(hundredths / HUNDREDTHS - fps).max() <= CLOSE * fps.min():
+        weight = np.maximum(1, hundredths.astype(np.int64))
+        unit = int(np.gcd.reduce(weight))
+        return weight // unit, unit / HUNDREDTHS
+    unit_fps = fastest * 2.0**-46  # fine enough not to matter, and sums stay whole numbers
+    return np.maximum(1, np.ceil(fps / unit_fps)).astype(np.int64), unit_fps

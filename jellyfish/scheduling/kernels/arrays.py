@@ -1,0 +1,78 @@
+"""What kernels work on: named tuples of arrays.
+
+Clients and DNNs are indices; DNNs come by accuracy, ascending. Frame rates and capacities are whole
+numbers of some unit.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+CROWD = 62  # clients of two GPUs that fit one word of bits
+NEAR = 1e-9  # relative; values that differ by less are equal
+
+
+class Task(NamedTuple):
+    """What is to be planned.
+
+    Args:
+        weight: (C,) frame rate, in units.
+        batch: (C, M) largest batch at which DNN m can serve the client; 0 for none.
+        capacity: (M, B + 1) units that a GPU carries when its batch is at most b.
+        share: (C, M) GPUs that a unit of the client takes; huge where `batch` is 0.
+        accuracy: (M,) ascending.
+    """
+
+    weight: Ints
+    batch: Ints
+    capacity: Ints
+    share: Floats
+    accuracy: Floats
+
+
+class State(NamedTuple):
+    """A plan under way.
+
+    Args:
+        members: (G, C) clients of each GPU, the first `filled[g]` of a row.
+        filled: (G,) how many.
+        dnn: (G,) what it runs.
+        loss: (G,) what it falls short of the bound that prices allow.
+        changed: (G,) when it last changed, on the clock of pairs looked at.
+        waiting: (C + 1,) clients without a GPU, and in the last place their number.
+        worth: (C,) of a unit of each client, at the price `numbers[0]` of a GPU.
+        numbers: the price, the clock, and the bound.
+        order: (G,) in which pairs are looked at; then the two places that are next.
+        random: (1,) state of the generator.
+    """
+
+    members: Ints
+    filled: Ints
+    dnn: Ints
+    loss: Floats
+    changed: Ints
+    waiting: Ints
+    worth: Floats
+    numbers: Floats
+    order: Ints
+    random: Ints
+
+
+class Scratch(NamedTuple):
+    """Room to work in: rows of CROWD (+ 2) numbers, and of one per DNN and batch size."""
+
+    who: Ints
+    sizes: Ints
+    bits: Ints
+    have: Ints
+    take: Ints
+    best: Ints
+    keep: Ints
+    offers: Ints
+    saved: Ints

@@ -1,0 +1,230 @@
+"""Two GPUs planned anew, exactly: which DNNs, which batch sizes, and who goes where."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jellyfish.scheduling.kernels.arrays import CROWD, NEAR, Ints, Scratch, State, Task
+from jellyfish.scheduling.kernels.compiling import compiled
+
+SEARCH_STEPS = 60  # per subset sum; with few distinct rates it ends earlier, exactly
+
+
+@compiled
+def _subset(sizes: Ints, have: Ints, kinds: int, room: int, take: Ints, best: Ints) -> int:
+    """Return the largest sum that `room` allows of `have[k]` times `sizes[k]`; which, in `best`."""
+    total = 0
+    for k in range(kinds):
+        best[k] = have[k]
+        total += sizes[k] * have[k]
+    if total <= room:
+        return total
+    found, load = -1, 0
+    for k in range(kinds):
+        take[k] = min(have[k], (room - load) // sizes[k])
+        load += take[k] * sizes[k]
+    for _ in range(SEARCH_STEPS):
+        if load > found:
+            found = load
+            best[:kinds] = take[:kinds]
+            if load == room:
+                break
+        k = kinds - 2
+        load -= take[kinds - 1] * sizes[kinds - 1]
+        take[kinds - 1] = 0
+        while k >= 0 and take[k] == 0:
+            k -= 1
+        if k < 0:
+            break
+        take[k] -= 1
+        load -= sizes[k]
+        for q in range(k + 1, kinds):
+            take[q] = min(have[q], (room - load) // sizes[q])
+            load += take[q] * sizes[q]
+    return found
+
+
+@compiled
+def _ones(x: int) -> int:
+    x = x - ((x >> 1) & 0x5555555555555555)
+    x = (x & 0x3333333333333333) + ((x >> 2) & 0x3333333333333333)
+    x = (x + (x >> 4)) & 0x0F0F0F0F0F0F0F0F
+    return (x * 0x0101010101010101) >> 56
+
+
+@compiled
+def _gather(task: Task, state: State, g: int, h: int, extra: int, s: Scratch) -> tuple[int, int]:
+    """Collect the clients of two GPUs, largest first; return how many, and of how many sizes."""
+    n = 0
+    for a in range(state.filled[g]):
+        s.who[n] = state.members[g, a]
+        n += 1
+    if h != g:
+        for a in range(state.filled[h]):
+            s.who[n] = state.members[h, a]
+            n += 1
+    if extra >= 0:
+        s.who[n] = extra
+        n += 1
+    for a in range(1, n):
+        i, c = s.who[a], a
+        while c > 0 and task.weight[s.who[c - 1]] < task.weight[i]:
+            s.who[c] = s.who[c - 1]
+            c -= 1
+        s.who[c] = i
+    kinds = 0
+    for a in range(n):
+        size = task.weight[s.who[a]]
+        if kinds == 0 or s.sizes[kinds - 1] != size:
+            s.sizes[kinds], s.bits[kinds] = size, 0
+            kinds += 1
+        s.bits[kinds - 1] |= 1 << a
+    return n, kinds
+
+
+@compiled
+def _offers(task: Task, n: int, s: Scratch) -> int:
+    """List what a GPU could be to `n` clients, most accurate first; return how many.
+
+    Rows of `s.offers`: DNN, capacity, bits of whom it can serve, and the sum of their rates.
+    """
+    dnns, batches = task.capacity.shape
+    found = 0
+    at, load = np.empty(batches, np.int64), np.empty(batches, np.int64)
+    for m in range(dnns - 1, -1, -1):
+        at[:] = 0
+        load[:] = 0
+        for a in range(n):
+            b = task.batch[s.who[a], m]
+            at[b] |= 1 << a
+            load[b] += task.weight[s.who[a]]
+        bits, total = 0, 0
+        for b in range(batches - 1, 0, -1):
+            if at[b]:
+                bits |= at[b]
+                total += load[b]
+                s.offers[found, 0], s.offers[found, 1] = m, task.capacity[m, b]
+                s.offers[found, 2], s.offers[found, 3] = bits, total
+                found += 1
+    return found
+
+
+@compiled
+def _spread(task: Task, state: State, g: int) -> float:
+    """Return the square of the share of GPU g that is free: room is best kept in one place."""
+    if state.filled[g] == 0:
+        return 1.0
+    load, batch = 0, task.capacity.shape[1]
+    for a in range(state.filled[g]):
+        i = state.members[g, a]
+        load += task.weight[i]
+        batch = min(batch, task.batch[i, state.dnn[g]])
+    return float((1.0 - load / task.capacity[state.dnn[g], batch]) ** 2)
+
+
+@compiled
+def _load(task: Task, state: State, g: int) -> int:
+    load = 0
+    for a in range(state.filled[g]):
+        load += task.weight[state.members[g, a]]
+    return load
+
+
+@compiled
+def _search(
+    task: Task,
+    n: int,
+    kinds: int,
+    offers: int,
+    worth: float,
+    spread: float,
+    lonely: bool,
+    s: Scratch,
+) -> tuple[int, int, float]:
+    """Return the two offers that earn most with all `n` clients served, -1 if none beats `worth`.
+
+    Of equal ones, that with the room in one place. `s.keep` says how many clients of each size
+    that could go to both go to the first.
+    """
+    full = (1 << n) - 1
+    total = 0
+    for a in range(n):
+        total += task.weight[s.who[a]]
+    near = NEAR * (1.0 + abs(worth))
+    first, second = -1, -1
+    for x in range(offers):
+        dnn, room, can, can_load = s.offers[x, 0], s.offers[x, 1], s.offers[x, 2], s.offers[x, 3]
+        most = min(room, can_load)
+        if task.accuracy[dnn] * total < worth - near:
+            break
+        for y in range(x, offers):
+            other = task.accuracy[s.offers[y, 0]]
+            if task.accuracy[dnn] * most + other * (total - most) < worth - near:
+                break
+            must = total - s.offers[y, 3]  # who cannot go to the second
+            other_room = 0 if lonely else s.offers[y, 1]
+            if must > room or total - can_load > other_room or room + other_room < total:
+                continue
+            if can | s.offers[y, 2] != full:
+                continue
+            for k in range(kinds):
+                s.have[k] = _ones(can & s.offers[y, 2] & s.bits[k])
+            load = must + _subset(s.sizes, s.have, kinds, room - must, s.take, s.best)
+            if total - load > other_room:
+                continue
+            earned = task.accuracy[dnn] * load + other * (total - load)
+            if earned < worth - near:
+                continue
+            free = 1.0 if load == 0 else (1.0 - load / room) ** 2
+            free += 1.0 if load == total else (1.0 - (total - load) / other_room) ** 2
+            if earned > worth + near or free > spread + 1e-9:
+                first, second, worth, spread = x, y, max(worth, earned), free
+                s.keep[:kinds] = s.best[:kinds]
+    return first, second, worth
+
+
+@compiled
+def _settle(task: Task, state: State, g: int, h: int, x: int, y: int, n: int, s: Scratch) -> None:
+    """Put the clients where `_search` found that they earn most."""
+    can, other_can = s.offers[x, 2], s.offers[y, 2]
+    state.dnn[h], state.dnn[g] = s.offers[y, 0], s.offers[x, 0]
+    here, there, kind = 0, 0, 0
+    for a in range(n):
+        while s.bits[kind] >> a & 1 == 0:
+            kind += 1
+        to_first = other_can >> a & 1 == 0
+        if not to_first and can >> a & 1 and s.keep[kind] > 0:
+            s.keep[kind] -= 1
+            to_first = True
+        if to_first:
+            state.members[g, here] = s.who[a]
+            here += 1
+        else:
+            state.members[h, there] = s.who[a]
+            there += 1
+    state.filled[h], state.filled[g] = there, here
+
+
+@compiled
+def replan(task: Task, state: State, g: int, h: int, extra: int, s: Scratch) -> bool:
+    """Plan two GPUs anew, or one if `h` is `g`, with client `extra` unless that is negative.
+
+    Tell whether anything changed.
+    """
+    lonely = g == h
+    n = state.filled[g] + (0 if lonely else state.filled[h]) + (1 if extra >= 0 else 0)
+    if n == 0 or n > CROWD:
+        return False
+    worth, spread = -1.0, -1.0
+    if extra < 0:
+        worth = task.accuracy[state.dnn[g]] * _load(task, state, g)
+        spread = _spread(task, state, g) + (1.0 if lonely else _spread(task, state, h))
+        if not lonely:
+            worth += task.accuracy[state.dnn[h]] * _load(task, state, h)
+    n, kinds = _gather(task, state, g, h, extra, s)
+    offers = _offers(task, n, s)
+    x, y, _ = _search(task, n, kinds, offers, worth, spread, lonely, s)
+    if x < 0:
+        return False
+    _settle(task, state, g, h, x, y, n, s)
+    return True

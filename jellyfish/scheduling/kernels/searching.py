@@ -1,0 +1,182 @@
+"""The search: a first plan, pairs of GPUs planned anew, and a few emptied and filled again."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jellyfish.scheduling.kernels.arrays import NEAR, Ints, Scratch, State, Task
+from jellyfish.scheduling.kernels.building import build, draw, price
+from jellyfish.scheduling.kernels.compiling import compiled
+from jellyfish.scheduling.kernels.pairs import replan
+
+RUIN_STEPS = 10  # what that costs, in pairs
+RUINED = 3  # GPUs that are emptied and filled anew together
+SPARE = 0.3  # of a GPU, kept free by prices in the first plan
+
+
+@compiled
+def _weigh(task: Task, state: State, g: int) -> None:
+    """Work out what GPU g falls short of the bound."""
+    loss = state.numbers[0]
+    for a in range(state.filled[g]):
+        i = state.members[g, a]
+        loss += task.weight[i] * (state.worth[i] - task.accuracy[state.dnn[g]])
+    state.loss[g] = loss
+
+
+@compiled
+def _touch(task: Task, state: State, g: int, later: int) -> None:
+    """Note that GPU g changed, at the time of the pair looked at now or `later`."""
+    _weigh(task, state, g)
+    state.changed[g] = int(state.numbers[1]) + later
+
+
+@compiled
+def begin(task: Task, state: State, s: Scratch) -> None:
+    """Make the first plan, and the bound that prices allow."""
+    clients, gpus = len(task.weight), len(state.filled)
+    ids, choice = np.arange(clients), np.zeros(clients, np.int64)
+    start = 0.2 * task.accuracy[-1] * task.capacity.max() + NEAR
+    now = price(task, ids, clients, gpus, start, 1e-3, choice, state.worth)
+    state.numbers[0], state.numbers[2] = now, now * gpus
+    for i in range(clients):
+        state.numbers[2] += task.weight[i] * state.worth[i]
+    left = build(task, state, ids, clients, np.arange(gpus), SPARE, 4, 0.0)
+    for g in range(gpus):
+        _weigh(task, state, g)
+    state.order[:gpus] = np.argsort(-state.loss)
+    state.order[gpus], state.order[gpus + 1] = 0, 0
+    state.numbers[1] = gpus * (gpus - 1) // 2
+    state.changed[:] = int(state.numbers[1]) + 1
+    by_weight = np.argsort(task.weight[ids[:left]])
+    waiting = 0
+    for a in range(left):
+        i = ids[by_weight[a]]
+        if not _insert(task, state, i, state.order[:gpus], s):
+            state.waiting[waiting] = i
+            waiting += 1
+    state.waiting[clients] = waiting
+
+
+@compiled
+def _insert(task: Task, state: State, client: int, gpus: Ints, s: Scratch) -> bool:
+    """Find room for a client on one of `gpus`, or on two neighbours of them."""
+    n = len(gpus)
+    for a in range(n):
+        g, h = gpus[a], gpus[(a + 1) % n]
+        if replan(task, state, g, h, client, s):
+            _touch(task, state, g, 1)
+            _touch(task, state, h, 1)
+            return True
+    return False
+
+
+@compiled
+def advance(task: Task, state: State, steps: int, s: Scratch) -> int:
+    """Improve the plan by so many steps; return how many were not needed."""
+    clients, gpus = len(task.weight), len(state.filled)
+    while steps > 0:
+        g, h = _next_pair(state)
+        if g >= 0:
+            if replan(task, state, g, h, -1, s):
+                _touch(task, state, g, 0)
+                _touch(task, state, h, 0)
+            steps -= 1
+        elif state.waiting[clients] == 0 and gpus < 3:
+            break  # one pair is all there is
+        else:
+            _ruin(task, state, s)
+            steps -= RUIN_STEPS
+    return max(0, steps)
+
+
+@compiled
+def _next_pair(state: State) -> tuple[int, int]:
+    """Return the next two GPUs of which one changed since they were looked at; -1 for none."""
+    gpus = len(state.filled)
+    pairs = gpus * (gpus - 1) // 2
+    for _ in range(pairs):
+        state.order[gpus] += 1
+        if state.order[gpus] >= state.order[gpus + 1]:
+            state.order[gpus] = 0
+            state.order[gpus + 1] = state.order[gpus + 1] % (gpus - 1) + 1
+        state.numbers[1] += 1
+        g, h = state.order[state.order[gpus]], state.order[state.order[gpus + 1]]
+        since = int(state.numbers[1]) - pairs
+        news = state.changed[g] > since or state.changed[h] > since
+        if news and state.loss[g] + state.loss[h] > NEAR * state.numbers[0]:
+            return g, h
+    return -1, -1
+
+
+@compiled
+def _pick(state: State, picked: Ints) -> None:
+    """Draw distinct GPUs, the first rather one that loses much."""
+    gpus = len(state.filled)
+    for k in range(len(picked)):
+        while True:
+            g = draw(state.random, gpus)
+            if k == 0:
+                other = draw(state.random, gpus)
+                if state.loss[other] > state.loss[g]:
+                    g = other
+            if (picked[:k] != g).all():
+                break
+        picked[k] = g
+
+
+@compiled
+def _earned(task: Task, state: State, gpus: Ints) -> float:
+    earned = 0.0
+    for g in gpus:
+        for a in range(state.filled[g]):
+            earned += task.accuracy[state.dnn[g]] * task.weight[state.members[g, a]]
+    return earned
+
+
+@compiled
+def _ruin(task: Task, state: State, s: Scratch) -> None:
+    """Empty some GPUs, fill them anew, with clients that wait; undo that if it was no good."""
+    clients = len(task.weight)
+    picked = np.empty(min(RUINED, len(state.filled)), np.int64)
+    _pick(state, picked)
+    ids, n = np.empty(clients, np.int64), 0
+    for k, g in enumerate(picked):
+        count = state.filled[g]
+        s.saved[k, 0], s.saved[k, 1] = state.dnn[g], count
+        for a in range(count):
+            ids[n] = s.saved[k, 2 + a] = state.members[g, a]
+            n += 1
+    earned = _earned(task, state, picked)
+    waiting = state.waiting[clients]
+    most = 2 + draw(state.random, 2) * (n + 3)  # a few for a gap, or as many as there are already
+    invited = min(waiting, 1 + draw(state.random, most))
+    for a in range(invited):  # to the end of those who wait
+        b = waiting - 1 - a
+        c = draw(state.random, b + 1)
+        state.waiting[b], state.waiting[c] = state.waiting[c], state.waiting[b]
+        ids[n] = state.waiting[b]
+        n += 1
+    spare, tries = draw(state.random, 60) / 100, 1 + draw(state.random, 4)
+    left = build(task, state, ids, n, picked, spare, tries, 0.5)
+    missing = 0
+    for a in range(left):
+        if missing > invited or not _insert(task, state, ids[a], picked, s):
+            ids[missing] = ids[a]
+            missing += 1
+    if missing <= invited:
+        for _ in range(2):
+            for a in range(len(picked)):
+                for b in range(a):
+                    replan(task, state, picked[a], picked[b], -1, s)
+    better = _earned(task, state, picked) - earned
+    if missing < invited or (missing == invited and better >= -NEAR * earned):
+        state.waiting[waiting - invited : waiting - invited + missing] = ids[:missing]
+        state.waiting[clients] = waiting - invited + missing
+    else:
+        for k, g in enumerate(picked):
+            state.dnn[g], state.filled[g] = s.saved[k, 0], s.saved[k, 1]
+            state.members[g, : state.filled[g]] = s.saved[k, 2 : 2 + state.filled[g]]
+    if missing < invited or (missing == invited and better > NEAR * earned):
+        for gpu in picked:
+            _touch(task, state, int(gpu), 1)
