@@ -159,7 +159,7 @@ def lay_over(below: dict[str, Any], above: dict[str, Any]) -> None:
 
 def test_every_scenario_is_valid() -> None:
     default = scenario.load(config(), ROOT)
-    assert len(default.cells) == 12
+    assert len(default.cells) == 4 * 2 * 2
     assert default.zoo.input_px[0] == 128
     smoke = scenario.load(config("smoke.yaml"), ROOT)
     assert len(smoke.cells) == 2
