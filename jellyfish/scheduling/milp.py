@@ -49,14 +49,16 @@ class IntegerProgram:
         """Return the best values, found until `budget` (nodes, or asked now and then) ends."""
         if not self.upper:
             return Answer(np.zeros(0), 0.0, True)
+        # HiGHS takes what is below its tolerances for nothing: the largest worth becomes 1.
+        scale = max(worth.values(), default=0.0) or 1.0
         highs = _highs(budget)
-        highs.passModel(self._lp(worth))
+        highs.passModel(self._lp({i: value / scale for i, value in worth.items()}))
         highs.run()
         info = highs.getInfo()
         proven = highs.getModelStatus() == highspy.HighsModelStatus.kOptimal
         found = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
         values = np.round(np.asarray(highs.getSolution().col_value)) if found else None
-        return Answer(values, float(info.mip_dual_bound), proven)
+        return Answer(values, float(info.mip_dual_bound) * scale, proven)
 
     def _lp(self, worth: Terms) -> highspy.HighsLp:
         lp = highspy.HighsLp()

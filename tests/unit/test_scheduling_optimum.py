@@ -57,6 +57,16 @@ def test_it_equals_brute_force(asked: Problem) -> None:
     assert_optimal(asked)
 
 
+def test_a_client_that_hardly_sends_gets_the_best_dnn() -> None:
+    """Found by the test above: HiGHS drops coefficients that are next to nothing."""
+    profile = Profile(
+        input_px=[100, 200], frame_bytes=[500, 500], accuracy=[0.5, 1.0], latency_ms=[[1], [1]]
+    )
+    assert_optimal(
+        Problem(gpus=1, profile=profile, fps=[1e-300], slo_ms=[40], bandwidth_kbps=[1000])
+    )
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_it_equals_brute_force_on_odd_rates_and_slos_of_their_own(seed: int) -> None:
     assert_optimal(drawn(seed, clients=8, gpus=1 + seed % 3, rates=RATES if seed % 2 else None))
