@@ -22,30 +22,40 @@ _SURE = 500  # a p99 from fewer batches is shown with its interval
 _MARKERS = "os^DvPX<>p"
 
 
-def draw(*, profile: Path, raw: Path, out: Path, latencies: str) -> None:
+def draw(*, profile: Path, raw: Path | None, out: Path, latencies: str) -> None:
     """Draw the profile in `profile` and its measured latencies in `raw` to `out` (.pdf, .png).
 
     Args:
         profile: profile.json of a zoo on a device.
-        raw: profile_raw.csv beside it, one row a DNN and batch size (columns RAW).
+        raw: profile_raw.csv beside it, one row a DNN and batch size (columns RAW); None for an
+            emulated device, whose latencies were not measured.
         latencies: what the latencies were measured on, such as `cpu: onnxruntime`.
 
     Raises:
         DataError: a table is missing or lacks columns; the text names it.
     """
-    zoo, rows = read_profile(profile), read_raw(raw)
-    fewest = int(rows["batches"].min())
-    text = [f"measured, latencies of {latencies}", f"p99 of at least {fewest} batches"]
-    if fewest < _SURE:
-        text.append("bars: 95 % interval of the p99")
-    text.append("lines: made monotone for the scheduler, marks: as measured")
-    with style.page(style.TEXT_IN, 2.45, " · ".join(text)) as figure:
+    zoo = read_profile(profile)
+    rows = pd.DataFrame(columns=list(RAW), dtype=float) if raw is None else read_raw(raw)
+    with style.page(style.TEXT_IN, 2.45, " · ".join(_note(rows, latencies))) as figure:
         left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1.12, 1.12))
         colors = style.size_colors(zoo.dnns)
         _accuracy(left, zoo, colors)
         _latency(middle, zoo, rows, colors)
         _throughput(right, zoo, rows, colors)
         style.save(figure, out)
+
+
+def _note(rows: pd.DataFrame, latencies: str) -> list[str]:
+    if rows.empty:
+        return [f"not measured: latencies of {latencies}", "p99 of its model"]
+    fewest = int(rows["batches"].min())
+    sure = [] if fewest >= _SURE else ["bars: 95 % interval of the p99"]
+    return [
+        f"measured, latencies of {latencies}",
+        f"p99 of at least {fewest} batches",
+        *sure,
+        "lines: made monotone for the scheduler, marks: as measured",
+    ]
 
 
 def read_raw(path: Path) -> pd.DataFrame:

@@ -6,6 +6,7 @@ line per frame rate; mixed cells, whose clients differ, in a column of their own
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,16 @@ _TARGET = 1.0  # % of misses: deadlines met at the 99th percentile, the paper's 
 _MIXED = "var"
 
 
-def draw(*, scores: Path, profile: Path, out: Path, **setting: Any) -> None:
+def draw(
+    *, scores: Path, profile: Path, out: Path, missing: Sequence[str] = (), **setting: Any
+) -> None:
     """Draw the runs of one setting in `scores` to `out` (.pdf, .png).
 
     Args:
         scores: scores.parquet of a scenario, one row a run.
         profile: profile.json that they were served with, for the smallest DNN's accuracy.
         out: where to.
+        missing: names of cells that the table lacks; the small print names them.
         setting: which trace, policy, world, ... to draw, when the table holds several.
 
     Raises:
@@ -41,7 +45,9 @@ def draw(*, scores: Path, profile: Path, out: Path, **setting: Any) -> None:
     slos, rates = (_ordered(rows[name]) for name in ("slo", "fps"))
     runs = rows.groupby(["group", "slo", "fps"])["run"].nunique().max()
     spread = [f"mean of up to {runs} runs, bars: least to most"] if runs > 1 else []
-    text = tables.note(rows, "F1 strict, over all frames captured", *spread)
+    text = tables.note(
+        rows, "F1 strict, over all frames captured", *spread, *tables.lacking(missing)
+    )
     with style.page(style.TEXT_IN if len(slos) > 1 else style.COLUMN_IN, 3.1, text) as figure:
         widths = [0.4 if slo == _MIXED and len(slos) > 1 else 1 for slo in slos]
         grid = figure.subplots(

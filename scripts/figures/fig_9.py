@@ -25,12 +25,13 @@ _MARK = "mark: p99 of the frames answered (hollow: beyond the SLO)"
 _GAP = "what a line lacks to 1 was missed"
 
 
-def draw(*, frames: Sequence[Path], out: Path, **setting: Any) -> None:
+def draw(*, frames: Sequence[Path], out: Path, missing: Sequence[str] = (), **setting: Any) -> None:
     """Draw the latencies of all runs whose frames.parquet are `frames` to `out` (.pdf, .png).
 
     Args:
         frames: one table a run; those of one cell are pooled, mixed cells are left out.
         out: where to.
+        missing: names of cells that have no tables; the small print names them.
         setting: which trace, policy, world, ... to draw, when the tables hold several.
 
     Raises:
@@ -47,7 +48,8 @@ def draw(*, frames: Sequence[Path], out: Path, **setting: Any) -> None:
     )
     width = style.TEXT_IN if len(slos) > 1 else style.COLUMN_IN
     height = 0.75 + 1.35 * len(rates)
-    with style.page(width, height, tables.note(rows, _MARK, _GAP)) as figure:
+    text = tables.note(rows, _MARK, _GAP, *tables.lacking(missing))
+    with style.page(width, height, text) as figure:
         grid = figure.subplots(len(rates), len(slos), sharey=True, sharex="col", squeeze=False)
         panels = [(fps, slo) for fps in rates for slo in slos]
         for i, (axes, (fps, slo)) in enumerate(zip(grid.flat, panels, strict=True)):

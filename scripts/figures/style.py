@@ -16,6 +16,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from jellyfish.files.atomic import whole_file
 
@@ -128,6 +129,15 @@ def _wrapped(note: str, width_in: float) -> list[str]:
 def letter(axes: Axes, index: int | None, title: str) -> None:
     """Title panel 0 `(a) title`, panel 1 `(b) title`, ...; the only panel (None) just `title`."""
     axes.set_title(title if index is None else f"({chr(ord('a') + index)}) {title}")
+
+
+def miss_axis(axes: Axes) -> None:
+    """Make the y axis one of frames missed in %: linear up to 0.1 %, logarithmic above."""
+    axes.set_yscale("symlog", linthresh=0.1, linscale=0.5)
+    axes.yaxis.set_major_locator(FixedLocator([0, 0.1, 1, 10, 100]))
+    axes.yaxis.set_minor_locator(FixedLocator([0.2, 0.5, 2, 5, 20, 50]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_ylim(0, 100)
 
 
 def save(figure: Figure, out: Path, suffixes: Sequence[str] = (".pdf", ".png")) -> list[Path]:

@@ -13,6 +13,7 @@ from jellyfish.files.tables import read_table
 
 # One figure shows one of each: a curve that mixes worlds or policies says nothing.
 SETTING = ("world", "device", "latencies", "workers", "policy", "trace")
+_NAMED = 4  # of the cells that a figure lacks
 
 
 def read(paths: Path | Sequence[Path], columns: Sequence[str] = ()) -> pd.DataFrame:
@@ -41,8 +42,12 @@ def _read_one(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     return frame
 
 
-def one_setting(table: pd.DataFrame, figure: str, **wanted: Any) -> pd.DataFrame:
+def one_setting(
+    table: pd.DataFrame, figure: str, *, free: Sequence[str] = (), **wanted: Any
+) -> pd.DataFrame:
     """Return the rows of `table` with the `wanted` setting, which must leave exactly one.
+
+    Of what is `free`, such as the policy, a figure may show several.
 
     Raises:
         DataError: no row is left, or rows of several worlds, devices, policies or traces are.
@@ -56,13 +61,25 @@ def one_setting(table: pd.DataFrame, figure: str, **wanted: Any) -> pd.DataFrame
     if rows.empty:
         raise DataError(f"{figure}: no row of its tables has {asked}")
     for name in SETTING:
-        found = sorted(set(rows[name].astype(str))) if name in rows else []
+        found = sorted(set(rows[name].astype(str))) if name in rows and name not in free else []
         if len(found) > 1:
             raise DataError(
                 f"{figure}: its tables hold more than one {name} "
                 f"({', '.join(found)}); choose one with {name}="
             )
     return rows
+
+
+def lacking(missing: Sequence[str]) -> list[str]:
+    """Return the small print of a figure whose tables lack the cells `missing`: nothing for none.
+
+    The first are named; the rest are in missing.csv.
+    """
+    if not missing:
+        return []
+    more = len(missing) - _NAMED
+    rest = [f"and {more} more: missing.csv"] if more > 0 else []
+    return [f"INCOMPLETE, cells missing: {len(missing)}", *missing[:_NAMED], *rest]
 
 
 def note(table: pd.DataFrame, *more: str) -> str:

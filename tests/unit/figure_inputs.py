@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -140,3 +142,62 @@ def write_scores(path: Path, clips: int = 1, mixed: bool = False, **setting: str
             )
     pq.write_table(pa.Table.from_pylist(rows), path)
     return path
+
+
+def write_policy_scores(
+    path: Path, policies: Sequence[str], traces: Sequence[str], repetitions: int = 3
+) -> Path:
+    """Write a scores table of policies x traces x repetitions x four cells; return `path`."""
+    rng, rows = np.random.default_rng(3), []
+    cells = [(clients, slo) for clients in ("2", "8") for slo in ("75", "100")]
+    for i, policy in enumerate(policies):
+        for trace, (group, slo), repetition in product(traces, cells, range(repetitions)):
+            load = int(group) * 75 / float(slo) * (2 if trace == "lte" else 1)
+            rows.append(
+                {
+                    **CELL,
+                    "policy": policy,
+                    "trace": trace,
+                    "group": group,
+                    "slo": slo,
+                    "fps": "25",
+                    "clip": "vtest-1",
+                    "repetition": repetition,
+                    "frames": 3500 * int(group),
+                    "f1_strict_all": 0.5 + 0.01 * i - 0.01 * load + rng.normal(0, 0.004),
+                    "miss_rate": 0.002 * load**1.5 / (1 + i) * rng.uniform(0.8, 1.2),
+                }
+            )
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def write_agreement(path: Path, cells: int = 12, real: int = 4) -> list[dict[str, str]]:
+    """Write a scores table of cells in both worlds, three runs each; return their pairs."""
+    rng, rows, pairs = np.random.default_rng(4), [], []
+    for i in range(cells + real):
+        pair = {"kind": "emulated" if i < cells else "real"}
+        clients, fps = (1, 2, 4)[i % 3], (15, 25)[i // 3 % 2]
+        for world, repetition in product(("measured", "simulated"), range(3)):
+            device = "cpu" if i >= cells else "gpu"
+            pair[world] = f"{world}-{device}-{i}"
+            rows.append(
+                {
+                    **CELL,
+                    "cell": pair[world],
+                    "world": world,
+                    "latencies": f"emulated {device}" if i < cells else "cpu: onnxruntime",
+                    "group": str(clients),
+                    "slo": str((75, 100)[i // 6 % 2]),
+                    "fps": str(fps),
+                    "repetition": repetition,
+                    "frames": 2000 * clients,
+                    "miss_rate": abs(0.005 * clients + rng.normal(0, 0.002)),
+                    "f1_strict_all": 0.6 - 0.03 * clients + rng.normal(0, 0.006),
+                    "e2e_p50_ms": 40 + 2 * clients + rng.normal(0, 0.6),
+                    "e2e_p99_ms": 65 + 5 * clients + rng.normal(0, 3),
+                }
+            )
+        pairs.append(pair)
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return pairs

@@ -1,0 +1,48 @@
+"""Scores of policies that met the same cases, pooled so that they can be set side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+F1, MISSES = "f1_strict_all", "miss_rate"
+CASE = ("trace", "group", "slo", "fps", "clip", "repetition")  # what policies are compared on
+COLUMNS = (*CASE, "policy", "frames", F1, MISSES)
+
+
+def comparable(rows: pd.DataFrame, policies: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of those `policies` that a trace has, of cases that all of these have.
+
+    Where nothing is missing, that is every row of `policies`.
+    """
+    kept = rows[rows["policy"].isin(policies)]
+    asked = kept.groupby("trace")["policy"].transform("nunique")
+    found = kept.groupby(list(CASE))["policy"].transform("nunique")
+    return kept[found == asked]
+
+
+def by_repetition(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return F1 and miss rate (columns) by trace, policy and repetition (index).
+
+    Each is the mean over cells and clips, weighted by their frames (so misses are pooled).
+    """
+    weighted = rows[[F1, MISSES]].mul(rows["frames"], axis=0)
+    keys = [rows[name] for name in ("trace", "policy", "repetition")]
+    return weighted.groupby(keys).sum().div(rows["frames"].groupby(keys).sum(), axis=0)
+
+
+def spread(values: pd.Series[float]) -> tuple[float, tuple[float, float]]:
+    """Return the mean over repetitions, and how far the least and the most are from it."""
+    mean = float(values.mean())
+    return mean, (max(0.0, mean - float(values.min())), max(0.0, float(values.max()) - mean))
+
+
+def note(rows: pd.DataFrame) -> list[str]:
+    """Return small print: what the points of `rows` are means of."""
+    repetitions = rows["repetition"].nunique()
+    cases = rows.groupby(["trace", "policy"]).size().max()
+    parts = [f"F1 strict, over all frames captured; means over {cases} runs a point"]
+    if repetitions > 1:
+        parts.append(f"bars: least to most of {repetitions} repetitions")
+    return parts
