@@ -20,8 +20,8 @@ from jellyfish.scheduling import jellyfish, optimum, paper
 from jellyfish.scheduling.problem import Plan, Problem, check
 
 INPUT_PX = tuple(range(128, 609, 32))
-COMPRESSION = (4.78, 5.148, 5.365, 5.66, 5.782, 6.133, 6.431, 6.556)
-COMPRESSION += (6.781, 6.953, 7.158, 7.421, 7.574, 7.739, 7.968, 8.131)
+COMPRESSION = [4.78, 5.148, 5.365, 5.66, 5.782, 6.133, 6.431, 6.556]
+COMPRESSION += [6.781, 6.953, 7.158, 7.421, 7.574, 7.739, 7.968, 8.131]
 LARGEST_WORTH = 0.33 / (1 - np.exp(-(608 - 128) / 200))
 PROFILE = Profile(
     input_px=INPUT_PX,
@@ -66,8 +66,7 @@ def cases(gpus: int, clients: int, seed: int, count: int, proven: bool) -> Itera
         if not problem.servable.all():
             continue
         if proven:
-            end = time.process_time() + PROOF_S
-            found = optimum.prove(problem, lambda end=end: time.process_time() < end)
+            found = optimum.prove(problem, _until(time.process_time, PROOF_S))
             if found.plan.effectiveness < 1:
                 continue
             yield Case(problem, found.accuracy_bound, found.plan.effectiveness)
@@ -80,10 +79,14 @@ def within(ms: float) -> Callable[[Problem, int], Plan]:
     """Return the `jellyfish` solver with a limit on its CPU time."""
 
     def solve(problem: Problem, seed: int) -> Plan:
-        end = time.thread_time() + ms / 1000
-        return jellyfish.solve(problem, seed, lambda: time.thread_time() < end)
+        return jellyfish.solve(problem, seed, _until(time.thread_time, ms / 1000))
 
     return solve
+
+
+def _until(clock: Callable[[], float], seconds: float) -> Callable[[], bool]:
+    end = clock() + seconds
+    return lambda: clock() < end
 
 
 def row(size: str, name: str, of: str, run: Callable[[Problem, int], Plan], on: list[Case]) -> str:

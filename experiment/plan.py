@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -92,5 +93,12 @@ def _solve(
     return solver(options.solver)(problem, options.seed, budget), None
 
 
+def _keep_output_clean() -> None:
+    """Send what libraries print (HiGHS: a banner) to the standard error; plans go where asked."""
+    sys.stdout = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+
 if __name__ == "__main__":
+    _keep_output_clean()
     sys.exit(main())

@@ -146,6 +146,12 @@ def test_what_is_wrong_is_named(path: str, value: Any, text: str) -> None:
         problem_from_json(changed(path, value))
 
 
+def test_nothing_but_plans_is_printed(example: str) -> None:
+    command = [sys.executable, "-m", "experiment.plan", example, "--solver", "optimum"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["bound"] == pytest.approx(0.55)
+
+
 def test_what_is_missing_is_named() -> None:
     for name in ("gpus", "profile", "clients"):
         less = {key: value for key, value in EXAMPLE.items() if key != name}
