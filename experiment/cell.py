@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from experiment.collect import summary
-from experiment.grid import Cell, Config, Run, digest, run_settings, runs
+from experiment.grid import Cell, Config, Run, digest, of_cell, run_settings, runs
 from experiment.leftovers import FORCED
 from experiment.lock import on_testbed
 from experiment.paths import ROOT, run_folder
@@ -33,6 +33,7 @@ def run_cell(config: Config, cell: Cell, results: Path, root: Path = ROOT) -> Pa
     """
     if cell.world != "measured":
         raise ConfigError(f"cell {cell.name}: a testbed cannot run the world {cell.world!r}")
+    config = of_cell(config, cell)
     index = results / str(config["scenario"]) / "cells" / f"{cell.name}.json"
     wanted = runs(config, cell)
     with on_testbed():

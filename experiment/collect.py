@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from client.session import expected_ticks
-from experiment.grid import Config, Run, pick
+from experiment.grid import Config, Run, latencies
 from jellyfish.errors import RunError
 from jellyfish.files.atomic import read_json, whole_file, write_json
 from jellyfish.files.provenance import read_provenance
@@ -73,11 +73,6 @@ def with_run(frames: Any, config: Config, run: Run) -> Any:
     for name, value in columns.items():
         frames = frames.append_column(name, pa.array([value] * len(frames)))
     return frames
-
-
-def latencies(config: Config, device: str) -> str:
-    """Return what the latencies of `device` are called in tables, such as `cpu: onnxruntime`."""
-    return f"{device}: {pick(config, 'devices', device)['kind']}"
 
 
 def tidy(folder: Path) -> None:

@@ -21,6 +21,7 @@ from jellyfish.files.zoo import read_zoo
 
 Config = Mapping[str, Any]
 ROOT = Path(__file__).resolve().parents[1]
+SYNTHETIC = "synthetic"  # the profile of an emulated device that is no measured one
 
 
 def digest(value: Any) -> str:
@@ -53,7 +54,11 @@ class ClientSpec:
 
 @dataclass(frozen=True)
 class Cell:
-    """One setting of the grid. `group` is what figures show on the axis: 2, or `4_var_var`."""
+    """One setting of the grid.
+
+    `group` is what figures show on the axis: 2, or `4_var_var`. `streams`: the items of the
+    block's `client`, which are laid over the config's (see `of_cell`).
+    """
 
     world: str
     device: str
@@ -64,6 +69,7 @@ class Cell:
     clients: tuple[ClientSpec, ...]
     clips: tuple[str, ...]
     repetitions: int
+    streams: tuple[tuple[str, Any], ...] = ()
 
     @property
     def slo(self) -> str:
@@ -135,7 +141,41 @@ def _block_cells(config: Config, block: Config) -> Iterator[Cell]:
             clients=clients,
             clips=tuple(block["clips"]),
             repetitions=int(block["repetitions"]),
+            streams=tuple(sorted(block.get("client", {}).items())),
         )
+
+
+def of_cell(config: Config, cell: Cell) -> Config:
+    """Return the config as it holds for `cell`: the client settings of its block laid over it."""
+    return (
+        {**config, "client": {**config["client"], **dict(cell.streams)}} if cell.streams else config
+    )
+
+
+def is_emulated(config: Config, device: str) -> bool:
+    """Whether `device` runs no DNN: it waits, and answers with stored detections."""
+    return bool(pick(config, "devices", device)["kind"] == "emulated")
+
+
+def emulated(config: Config, device: str) -> str | None:
+    """Return the device whose measured latencies `device` has, if it is an emulated one.
+
+    Raises:
+        ConfigError: there is no such device, or it is emulated itself.
+    """
+    profile = pick(config, "devices", device).get("profile")
+    if profile is None or profile == SYNTHETIC:
+        return None
+    if is_emulated(config, profile):
+        raise ConfigError(f"config: devices.{device}: profile {profile!r} is emulated itself")
+    return str(profile)
+
+
+def latencies(config: Config, device: str) -> str:
+    """Return what the latencies of `device` are called: `cpu: onnxruntime`, `emulated cpu`."""
+    if is_emulated(config, device):
+        return f"emulated {config['devices'][device]['profile']}"
+    return f"{device}: {config['devices'][device]['kind']}"
 
 
 def runs(config: Config, cell: Cell) -> list[Run]:
@@ -149,15 +189,28 @@ def runs(config: Config, cell: Cell) -> list[Run]:
 def _run(config: Config, cell: Cell, clip: str, repetition: int) -> Run:
     settings = run_settings(config, cell, clip, repetition)
     name = f"{cell.name}-{clip}-r{repetition}-{digest(settings)}"
-    # A paired design: every policy meets the same seeds, so that they differ in nothing else.
-    seed_of = {k: v for k, v in settings.items() if k not in {"server", "policy"}}
-    seed = int(digest([config["seed"], seed_of]), 16)
+    seed = int(digest([config["seed"], _seeded_by(settings)]), 16)
     return Run(cell=cell, clip=clip, repetition=repetition, key=name, seed=seed)
+
+
+def _seeded_by(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return those settings of a run that its seed depends on.
+
+    A paired design: policies meet the same seeds, so that they differ in nothing else; so do the
+    two worlds, and a device and who emulates it.
+    """
+    passed_over = {"server", "policy", "simulation", "emulates"}
+    kept = {key: value for key, value in settings.items() if key not in passed_over}
+    device = settings.get("emulates", settings["device"])
+    return {**kept, "device": device, "world": "measured"}
 
 
 def run_settings(config: Config, cell: Cell, clip: str, repetition: int) -> dict[str, Any]:
     """Return every config value that the run's result depends on: what its key is made of."""
+    emulates = emulated(config, cell.device)
     return {
+        **({"emulates": pick(config, "devices", emulates)} if emulates else {}),
+        **({"simulation": config["simulation"]} if cell.world == "simulated" else {}),
         "seed": config["seed"],
         "zoo": zoo_settings(config["zoo"]),
         "clip": pick(config, "clips", clip),
@@ -168,7 +221,7 @@ def run_settings(config: Config, cell: Cell, clip: str, repetition: int) -> dict
         "policy": cell.policy,
         "workers": cell.workers,
         "network": config["network"],
-        "client": config["client"],
+        "client": of_cell(config, cell)["client"],
         "clients": [[c.slo_ms, c.fps] for c in cell.clients],
         "world": cell.world,
         "hosts": config["hosts"],
@@ -178,14 +231,26 @@ def run_settings(config: Config, cell: Cell, clip: str, repetition: int) -> dict
 
 def profile_key(config: Config, device: str) -> str:
     """Return the name of the profile of the config's zoo on `device`: results/profiles/KEY/."""
+    emulates = emulated(config, device)
     settings = [
         zoo_settings(config["zoo"]),
         pick(config, "devices", device),
         config["profile"],
         pick(config, "clips", config["profile"]["clip"]),
         config["scoring"],
+        *([pick(config, "devices", emulates)] if emulates else []),
     ]
     return f"{zoo_name(config)}-{device}-{digest(settings)}"
+
+
+def accuracy_key(config: Config) -> str:
+    """Return the name of the accuracies of the config's zoo: results/accuracy/KEY/.
+
+    Every device gives the same detections.
+    """
+    clip = config["profile"]["clip"]
+    settings = [zoo_settings(config["zoo"]), pick(config, "clips", clip), config["scoring"]]
+    return f"{zoo_name(config)}-{clip}-{digest(settings)}"
 
 
 def detections_key(config: Config, clip: str) -> str:

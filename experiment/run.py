@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from experiment import processes, provenance
-from experiment.collect import collect_tables, latencies, tidy
+from experiment.collect import collect_tables, tidy
 from experiment.cores import Cores, kept_to, share
-from experiment.grid import Config, Run, pick, run_settings
+from experiment.grid import Config, Run, latencies, pick, run_settings
 from experiment.hosts import Connection, LocalConnection, Process
 from experiment.jobs import SERVER_JOB, client_jobs, server_job
 from experiment.paths import ROOT, profile_folder, run_folder
