@@ -43,6 +43,8 @@ class SessionConfig:
         in_flight_limit: with so many frames unanswered, a tick is refused.
         wire_ms: latency of the wire one way, for the bandwidth estimate.
         backoff: how to step down from the size that the server named.
+        encode_ms: what making a frame is said to take, on top of what it takes on the loop's
+            clock: virtual time stands still meanwhile. The transport sends so much later.
     """
 
     client: int
@@ -53,6 +55,7 @@ class SessionConfig:
     in_flight_limit: int = 32
     wire_ms: float = 0.5
     backoff: Backoff = best
+    encode_ms: float = 0.0
 
 
 class Session:
@@ -178,7 +181,8 @@ class Session:
         self._send(row, frame, px)
 
     def _send(self, row: FrameRow, frame: SourceFrame, px: int) -> None:
-        row.sent_s, row.px_sent, row.bytes_up = _now(), px, len(frame.image)
+        row.sent_s = _now() + self._config.encode_ms / 1000
+        row.px_sent, row.bytes_up = px, len(frame.image)
         self._in_flight[row.frame] = row
         self._transport.send(
             Frame(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 from experiment.collect import summary
@@ -13,50 +14,61 @@ from experiment.lock import on_testbed
 from experiment.paths import ROOT, run_folder
 from experiment.progress import progress
 from experiment.run import execute
+from experiment.simulation import is_current, simulate
 from jellyfish.errors import ConfigError
 from jellyfish.files.atomic import write_json
 from jellyfish.files.provenance import is_complete
 
-RULE = "cell"  # its name in the workflow
+RULES = {"measured": "cell", "simulated": "simulated_cell"}  # world -> its name in the workflow
 
 
 def run_cell(config: Config, cell: Cell, results: Path, root: Path = ROOT) -> Path:
     """Do every run of `cell` that is not complete; return the path of the cell's index.
 
-    Holds the testbed's lock meanwhile. The index, results/SCENARIO/cells/NAME.json, is written
-    last: the cell's values and, a run, its key and how many frames had which outcome.
+    A measured cell holds the testbed's lock meanwhile. The index,
+    results/SCENARIO/cells/NAME.json, is written last: the cell's values and, a run, its key and
+    how many frames had which outcome.
 
     Raises:
         RunError: a run failed; runs done before are kept.
         DataError: an input is missing, or the disk is full.
-        ConfigError: the cell's world is not one of a testbed.
+        ConfigError: there is no such world, or it has no such device.
     """
-    if cell.world != "measured":
-        raise ConfigError(f"cell {cell.name}: a testbed cannot run the world {cell.world!r}")
+    if cell.world not in RULES:
+        raise ConfigError(
+            f"cell {cell.name}: no world {cell.world!r}; there are {', '.join(RULES)}"
+        )
     config = of_cell(config, cell)
     index = results / str(config["scenario"]) / "cells" / f"{cell.name}.json"
     wanted = runs(config, cell)
-    with on_testbed():
-        if _forced(index):
+    measured = cell.world == "measured"
+    do = execute if measured else simulate
+    with on_testbed() if measured else nullcontext():
+        if _forced(index, RULES[cell.world]):
             for run in wanted:
                 shutil.rmtree(run_folder(run.key, results), ignore_errors=True)
-        missing = [run for run in wanted if not complete(config, run, results)]
+        missing = [run for run in wanted if not complete(config, run, results, root)]
         with progress(cell.name, len(wanted)) as step:
             for run in wanted:
                 if run in missing:
-                    execute(config, run, results, root)
+                    do(config, run, results, root)
                 step()
     rows = [summary(run, run_folder(run.key, results)) for run in wanted]
     write_json(index, {"cell": cell.name, "runs": rows})
     return index
 
 
-def complete(config: Config, run: Run, results: Path) -> bool:
-    """Whether the directory of `run` is there, whole, and made with these config values."""
+def complete(config: Config, run: Run, results: Path, root: Path = ROOT) -> bool:
+    """Whether the directory of `run` is there, whole, and made with these config values.
+
+    A simulated one must also be of the present profile and code: it is cheap to make again.
+    """
+    if run.cell.world == "simulated":
+        return is_current(config, run, results, root)
     settings = run_settings(config, run.cell, run.clip, run.repetition)
     return is_complete(run_folder(run.key, results), digest(settings))
 
 
-def _forced(index: Path) -> bool:
+def _forced(index: Path, rule: str) -> bool:
     named = os.environ.get(FORCED, "").splitlines()
-    return any(name in named for name in ("*", RULE, str(index)))
+    return any(name in named for name in ("*", rule, str(index)))

@@ -46,12 +46,14 @@ def collect(
     started: str,
     digests: Mapping[str, str] | None = None,
     root: Path = ROOT,
+    code: tuple[str, ...] = CODE,
 ) -> Provenance:
     """Return the provenance of a result that is complete now.
 
     Args:
         key, settings, world, seed, device, started, digests: see `Provenance`.
         root: the checkout.
+        code: the packages and files whose code decides the result.
     """
     commit, dirty = checkout(root)
     return Provenance(
@@ -62,7 +64,7 @@ def collect(
         seed=seed,
         commit=commit,
         dirty=dirty,
-        code_digest=code_digest(root),
+        code_digest=code_digest(root, code),
         versions=versions(),
         host=socket.gethostname(),
         cpu=cpu(),
@@ -93,11 +95,16 @@ def _git(root: Path, *arguments: str) -> str | None:
     return shown.stdout.strip()
 
 
-def code_digest(root: Path = ROOT, packages: tuple[str, ...] = CODE) -> str:
-    """Return 16 hex digits over the names and contents of the packages' source files."""
+def code_digest(root: Path = ROOT, code: tuple[str, ...] = CODE) -> str:
+    """Return 16 hex digits over the names and contents of source files.
+
+    Args:
+        root: the checkout.
+        code: packages, with all source files in them, and single files.
+    """
     total = hashlib.sha256()
-    for package in packages:
-        for path in sorted((root / package).rglob("*")):
+    for name in code:
+        for path in sorted((root / name).rglob("*")) or [root / name]:
             if path.suffix in {".py", ".proto"}:
                 total.update(str(path.relative_to(root)).encode() + b"\0")
                 total.update(path.read_bytes() + b"\0")

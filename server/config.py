@@ -7,19 +7,21 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from jellyfish.emulation import worker_seed
 from jellyfish.errors import ConfigError, DataError
 from jellyfish.files.atomic import read_json
 from jellyfish.files.profiles import read_profile
-from jellyfish.files.zoo import read_zoo
+from jellyfish.files.zoo import ZooSpec, read_zoo
 from jellyfish.policy import Policy, policy
 from jellyfish.profile import Profile
-from server.devices.base import DeviceSpec, device_spec
+from server.devices.base import DeviceSpec, device_spec, emulated_spec
 from server.settings import EngineConfig
 
 KEYS = """\
   zoo              the zoo's YAML file
   profile          its profile on these devices, a JSON file
-  model            {onnx, weights}: its weights; the one that the devices' kind needs
+  model            {onnx, weights}: its weights; the one that the devices' kind needs; for
+                   emulated devices {emulation, detections: {clip: {px: file}}}
   devices          one {kind, ...} a worker, as in the config, and `cores`: where it runs
   out_dir          where the server's files go
   host, port       where it listens; port 0: any that is free (127.0.0.1, 0)
@@ -45,7 +47,7 @@ class ServerJob:
 
     zoo: Path
     profile: Path
-    model: dict[str, str]
+    model: dict[str, Any]
     devices: list[dict[str, Any]]
     out_dir: Path
     host: str = "127.0.0.1"
@@ -94,23 +96,32 @@ class ServerJob:
             DataError: the weights are missing.
         """
         zoo = read_zoo(self.zoo)
-        specs = []
-        for device in self.devices:
-            settings = dict(device)
-            cores = settings.pop("cores", None)
-            spec = device_spec(
+        specs = [self._device_spec(i, zoo, profile) for i in range(len(self.devices))]
+        for spec in specs:
+            if not spec.model.is_file():
+                what = "latencies" if spec.kind == "emulated" else "weights"
+                raise DataError(f"the {what} for {spec.kind} are missing: no file {spec.model}")
+        return specs
+
+    def _device_spec(self, worker: int, zoo: ZooSpec, profile: Profile) -> DeviceSpec:
+        settings = dict(self.devices[worker])
+        cores = settings.pop("cores", None)
+        shared: dict[str, Any] = {
+            "max_batch": profile.max_batch,
+            "input_px": tuple(int(px) for px in profile.input_px),
+            "cores": None if cores is None else tuple(cores),
+        }
+        if settings.get("kind") == "emulated":
+            return emulated_spec(
                 settings,
                 zoo,
-                onnx=Path(self.model.get("onnx", "")),
-                weights=Path(self.model.get("weights", "")),
-                max_batch=profile.max_batch,
-                input_px=tuple(int(px) for px in profile.input_px),
-                cores=None if cores is None else tuple(cores),
+                emulation=Path(self.model.get("emulation", "")),
+                detections=_files(self.model.get("detections", {})),
+                seed=worker_seed(self.seed, worker),
+                **shared,
             )
-            if not spec.model.is_file():
-                raise DataError(f"the weights for {spec.kind} are missing: no file {spec.model}")
-            specs.append(spec)
-        return specs
+        onnx, weights = (Path(self.model.get(name, "")) for name in ("onnx", "weights"))
+        return device_spec(settings, zoo, onnx=onnx, weights=weights, **shared)
 
     def secret(self) -> str | None:
         """Return the bearer secret, if clients need one.
@@ -183,6 +194,16 @@ def _check(path: Path, value: dict[str, Any]) -> None:
         raise wrong("devices", "a list of one {kind, ...} a worker")
     if (value.get("tls_cert") is None) != (value.get("tls_key") is None):
         raise ConfigError(f"{path}: tls_cert and tls_key go together; one is missing")
+
+
+def _files(detections: Any) -> dict[str, dict[int, Path]]:
+    try:
+        return {
+            str(clip): {int(px): Path(path) for px, path in sizes.items()}
+            for clip, sizes in detections.items()
+        }
+    except (AttributeError, TypeError, ValueError):
+        raise ConfigError("model: detections must be {clip: {px: file}}") from None
 
 
 def _text(path: Path, key: str) -> bytes:

@@ -19,11 +19,10 @@ from jellyfish.protocol import jellyfish_pb2_grpc as pb_grpc
 from jellyfish.protocol.convert import event_to_wire, frame_from_wire, registration_to_wire
 from server.clients import ClientHandle
 from server.engine import Engine, NotServing, ServerFull
+from server.settings import HEARTBEAT_S, SILENCE_S
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_S = 0.5
-SILENCE_S = 10.0  # a client that is silent for longer, or has no stream for so long, is removed
 UNREAD_LIMIT = 1024  # messages for a client that does not read them
 NAME_LIMIT = 200
 TOKEN_KEY = "jellyfish-token"

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from jellyfish.policy import Policy
 from jellyfish.profile import Profile
 
+HEARTBEAT_S = 0.5  # a client hears from the server at least this often
+SILENCE_S = 10.0  # a client that is silent for longer, or has no stream for so long, is removed
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:

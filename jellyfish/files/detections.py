@@ -8,6 +8,7 @@ in which nothing was found has no entry.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 
 from jellyfish.detections import Detections
 from jellyfish.errors import DataError
-from jellyfish.files.atomic import read_json, write_json
+from jellyfish.files.atomic import read_json, whole_file
 
 CLIENT_STRIDE = 1_000_000
 _KEYS = ("image_id", "category_id", "score", "width", "height")
@@ -61,8 +62,29 @@ def _image_entries(image: int, found: Detections, width: int, height: int) -> li
 
 
 def write_coco(path: Path, detections: Mapping[int, Detections], width: int, height: int) -> None:
-    """Write the detections of each image to `path`, whole; pixels are those of width x height."""
-    write_json(path, coco_entries(detections, width, height))
+    """Write the detections of each image to `path`, whole; pixels are those of width x height.
+
+    In order of image_id, then of score. What many images share is put into words once: clips
+    loop, and an emulated device answers a frame with the same detections each time.
+    """
+    tails: dict[int, list[str]] = {}
+    with whole_file(path) as temporary, temporary.open("w") as file:
+        separator = "["
+        for image in sorted(detections):
+            found = detections[image]
+            known = tails.get(id(found))
+            if known is None:
+                known = tails[id(found)] = _tails(found, width, height)
+            for tail in known:
+                file.write(f'{separator}{{"image_id": {image}, {tail}')
+                separator = ", "
+        file.write("[]\n" if separator == "[" else "]\n")
+
+
+def _tails(found: Detections, width: int, height: int) -> list[str]:
+    """Return the COCO results entry of each box, as JSON, but for its first key, image_id."""
+    entries = _image_entries(0, found, width, height)
+    return [json.dumps(entry, allow_nan=False).partition(", ")[2] for entry in entries]
 
 
 def read_coco(path: Path) -> dict[int, Detections]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from jellyfish.errors import ConfigError
-from server.devices.base import KINDS, Device, DeviceSpec, device_spec
+from server.devices.base import KINDS, Device, DeviceSpec, device_spec, emulated_spec
 from server.devices.detector import Detector, Forward
 
-__all__ = ["Device", "DeviceSpec", "device_spec", "make"]
+__all__ = ["Device", "DeviceSpec", "device_spec", "emulated_spec", "make"]
 
 
 def make(spec: DeviceSpec) -> Device:
@@ -14,9 +14,14 @@ def make(spec: DeviceSpec) -> Device:
 
     Raises:
         ConfigError: the kind is unknown, or zoo and network do not fit together.
-        DataError: the model is missing, cut short or another network's.
+        DataError: the model is missing, cut short or another network's; for an emulated device,
+            its latencies or detections are.
         DeviceError: there is no such device.
     """
+    if spec.kind == "emulated":
+        from server.devices.emulated import EmulatedDevice
+
+        return EmulatedDevice(spec)
     return Detector(spec, _forward(spec))
 
 

@@ -1,0 +1,220 @@
+"""The network in memory: one client's uplink and downlink to an engine in the same event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+from client.transport import Received
+from jellyfish.errors import RunError
+from jellyfish.messages import Answer, Event, Frame, Heartbeat, Registration
+from jellyfish.trace import Trace
+from server.clients import DETECTION_BYTES, HEADER_BYTES, ClientHandle
+from server.engine import Engine
+from server.settings import HEARTBEAT_S, SILENCE_S
+
+FRAME_HEADER_BYTES = 90  # beside the image: what gRPC and HTTP/2 add, tag and numbers included
+SMALL_BYTES = 30  # an acknowledgement or a heartbeat
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkConfig:
+    """What a link is like, and what a client's own work costs.
+
+    Args:
+        delay_ms: propagation, each way.
+        downlink_mbps: rate of the downlink.
+        queue_limit_bytes: the uplink loses a frame that would make more than this wait; None for
+            an endless queue.
+        device_ms: from a frame's capture to its sending; virtual time stands still while a client
+            works.
+    """
+
+    delay_ms: float = 0.0
+    downlink_mbps: float = 100.0
+    queue_limit_bytes: float | None = None
+    device_ms: float = 0.0
+
+
+class Uplink:
+    """A FIFO whose rate follows a trace.
+
+    Args:
+        trace: its rate, from `origin_s` on; None for no limit.
+        origin_s: when the trace begins, on the loop's clock.
+        delay_s: propagation.
+        limit_bytes: see `LinkConfig.queue_limit_bytes`.
+    """
+
+    def __init__(
+        self, trace: Trace | None, origin_s: float, delay_s: float, limit_bytes: float | None
+    ) -> None:
+        self._trace, self._origin_s, self._delay_s = trace, origin_s, delay_s
+        self._limit_bytes = limit_bytes
+        self._free_s = 0.0  # since the origin: when the last byte taken so far has left
+        self._queue: deque[tuple[float, int]] = deque()  # departure, bytes; only under a limit
+        self._queued_bytes = 0
+
+    def send(self, at_s: float, size: int) -> float | None:
+        """Take `size` bytes at `at_s`; return when they arrive, or None if they are lost."""
+        trace = self._trace
+        if trace is None:
+            return at_s + self._delay_s
+        since_s = at_s - self._origin_s
+        if self._limit_bytes is not None and not self._room(since_s, size):
+            return None
+        self._free_s = trace.departure(max(since_s, self._free_s), size * 8)
+        if self._limit_bytes is not None:
+            self._queue.append((self._free_s, size))
+            self._queued_bytes += size
+        return self._origin_s + self._free_s + self._delay_s
+
+    def _room(self, since_s: float, size: int) -> bool:
+        while self._queue and self._queue[0][0] <= since_s:
+            self._queued_bytes -= self._queue.popleft()[1]
+        assert self._limit_bytes is not None
+        return not self._queue or self._queued_bytes + size <= self._limit_bytes
+
+
+class VirtualServer:
+    """The server around an engine: its CPU takes one frame after another.
+
+    Args:
+        engine: who serves.
+        frame_ms: CPU time that a frame costs before the engine sees it.
+    """
+
+    def __init__(self, engine: Engine, frame_ms: float = 0.0) -> None:
+        self.engine = engine
+        self._frame_s = frame_ms / 1000
+        self._free_s = 0.0
+        self._loop = asyncio.get_running_loop()
+
+    def take(self, client: ClientHandle, frame: Frame) -> None:
+        """Have the engine get `frame` once the CPU is through with it."""
+        if not self._frame_s:
+            self.engine.submit(client, frame)
+            return
+        self._free_s = max(self._free_s, self._loop.time()) + self._frame_s
+        self._loop.call_at(self._free_s, self.engine.submit, client, frame)
+
+
+class Link:
+    """One client's connection to a virtual server (see `client.transport.Transport`).
+
+    Args:
+        server: the other end.
+        config: what the link is like.
+        trace: rate of the uplink; None for no limit.
+        origin_s: when the trace begins, on the loop's clock.
+    """
+
+    def __init__(
+        self, server: VirtualServer, config: LinkConfig, trace: Trace | None, origin_s: float = 0.0
+    ) -> None:
+        self._server = server
+        self._delay_s, self._device_s = config.delay_ms / 1000, config.device_ms / 1000
+        self._uplink = Uplink(trace, origin_s, self._delay_s, config.queue_limit_bytes)
+        self._down_s_per_byte = 8 / (config.downlink_mbps * 1e6)
+        self._down_free_s = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._client: ClientHandle | None = None
+        self._inbox: deque[Received] = deque()
+        self._reader: asyncio.Future[None] | None = None
+        self._cut = self._ended = False
+        self._heard_s = self._told_s = 0.0  # the server from the client, the client from the server
+        self._silence_s = SILENCE_S
+
+    async def connect(self) -> None:
+        """Reach the server: there and back."""
+        await asyncio.sleep(2 * self._delay_s)
+
+    async def register(self, name: str, fps: float, slo_ms: float) -> Registration:
+        """Join; see `Transport.register`."""
+        await asyncio.sleep(self._delay_s)
+        self._client = self._server.engine.join(name, fps, slo_ms, self._deliver)
+        self._heard_s = self._told_s = self._loop.time()
+        self._silence_s = max(SILENCE_S, 3 / fps)
+        self._loop.call_later(HEARTBEAT_S, self._beat)
+        await asyncio.sleep(self._delay_s)
+        settings = self._server.engine.settings
+        return Registration(
+            token="",
+            first_px=settings.input_px[0],
+            input_px=settings.input_px,
+            frame_bytes=settings.frame_bytes,
+            heartbeat_s=HEARTBEAT_S,
+        )
+
+    def send(self, frame: Frame) -> None:
+        """Put a frame on the uplink once the device has made it; see `Transport.send`."""
+        size = len(frame.image) + FRAME_HEADER_BYTES
+        arrival_s = self._uplink.send(self._loop.time() + self._device_s, size)
+        if arrival_s is not None and not self._cut:
+            self._loop.call_at(arrival_s, self._arrive, frame)
+
+    async def receive(self) -> Received:
+        """Return what the server says next; see `Transport.receive`."""
+        while not self._inbox:
+            if self._ended:
+                raise RunError("the server has ended the stream")
+            self._reader = self._loop.create_future()
+            await self._reader
+        return self._inbox.popleft()
+
+    async def close(self) -> None:
+        """Leave; see `Transport.close`."""
+        if self._client is not None and not self._cut:
+            await asyncio.sleep(self._delay_s)
+            self._server.engine.leave(self._client)
+
+    def cut(self) -> None:
+        """Break the connection without a word: nothing passes any more, either way."""
+        self._cut = True
+
+    # The server's side
+
+    def _arrive(self, frame: Frame) -> None:
+        self._heard_s = self._loop.time()
+        if self._client is not None and not self._cut:
+            self._server.take(self._client, frame)
+
+    def _deliver(self, event: Event) -> None:
+        self._told_s = now_s = self._loop.time()
+        if isinstance(event, Answer):
+            size = HEADER_BYTES + DETECTION_BYTES * len(event.detections)
+        else:
+            size = SMALL_BYTES
+        self._down_free_s = max(self._down_free_s, now_s) + size * self._down_s_per_byte
+        arrival_s = self._down_free_s + self._delay_s
+        self._loop.call_at(arrival_s, self._receive, Received(event, size))
+
+    def _beat(self) -> None:
+        client = self._client
+        if client is None or client.gone:
+            return
+        now_s = self._loop.time()
+        if now_s - self._heard_s >= self._silence_s:
+            self._server.engine.leave(client)
+            self._loop.call_later(self._delay_s, self._end)
+            return
+        if now_s - self._told_s >= HEARTBEAT_S:
+            self._deliver(Heartbeat())
+        self._loop.call_at(max(self._told_s, now_s - HEARTBEAT_S / 2) + HEARTBEAT_S, self._beat)
+
+    # The client's side
+
+    def _receive(self, received: Received) -> None:
+        if self._cut:
+            return
+        self._inbox.append(received)
+        self._wake()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)

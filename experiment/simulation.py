@@ -1,0 +1,194 @@
+"""One run in virtual time: from the config to the run's directory, as a measured one leaves it."""
+
+from __future__ import annotations
+
+import shutil
+from functools import cache, lru_cache
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from experiment import provenance
+from experiment.collect import with_run
+from experiment.grid import Config, Run, digest, latencies, pick, run_settings
+from experiment.jobs import starts
+from experiment.link import LinkConfig
+from experiment.paths import ROOT, detections_path, needed, profile_folder, run_folder
+from experiment.virtual_serving import Scene, SceneClient, Served, serve
+from jellyfish.errors import ConfigError, DataError, JellyfishError, RunError
+from jellyfish.files.atomic import whole_file, write_json
+from jellyfish.files.clip_detections import ClipDetections, read_clip_detections
+from jellyfish.files.detections import image_id, write_coco
+from jellyfish.files.emulation import read_latency_model
+from jellyfish.files.profiles import read_profile
+from jellyfish.files.provenance import Provenance, is_complete, read_provenance, write_provenance
+from jellyfish.files.tables import frames_table, write_plans
+from jellyfish.files.traces import trace_from_config
+from jellyfish.policy import policy
+from server.settings import EngineConfig
+
+CODE = (
+    "jellyfish",
+    "server",
+    "client",
+    "experiment/link.py",
+    "experiment/simulation.py",
+    "experiment/virtual_serving.py",
+    "experiment/stored_source.py",
+    "experiment/emulated_worker.py",
+    "experiment/virtual_time.py",
+)  # whose edits may change a simulated result
+
+
+def simulate(config: Config, run: Run, results: Path, root: Path = ROOT) -> Path:
+    """Do `run` in virtual time and return its directory, written whole.
+
+    Raises:
+        ConfigError: the device is not an emulated one, or a value cannot be used.
+        DataError: an input is missing or damaged; the text names it.
+        RunError: a client was refused or lost its server.
+    """
+    started = provenance.now()
+    scene = scene_of(config, run, results, root)
+    try:
+        served = serve(scene)
+    except* JellyfishError as failed:
+        raise RunError(f"{run.key}: {failed.exceptions[0]}") from failed
+    final = run_folder(run.key, results)
+    folder = final.with_name(f".{run.key}.part")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    _write(config, run, scene, served, folder)
+    write_provenance(folder, _provenance(config, run, started, results, root))
+    if final.exists():
+        shutil.rmtree(final)
+    folder.replace(final)
+    return final
+
+
+def is_current(config: Config, run: Run, results: Path, root: Path = ROOT) -> bool:
+    """Whether `run` is there, whole, and made of these values, this profile and this code."""
+    folder = run_folder(run.key, results)
+    settings = run_settings(config, run.cell, run.clip, run.repetition)
+    if not is_complete(folder, digest(settings)):
+        return False
+    made = read_provenance(folder)
+    try:
+        digests = _digests(config, run, results)
+    except DataError:  # the profile is not there any more, or not yet
+        return False
+    return made.code_digest == code_digest(root) and made.digests == digests
+
+
+@cache
+def code_digest(root: Path = ROOT) -> str:
+    """Return the digest of all code that a simulated result depends on."""
+    return provenance.code_digest(root, CODE)
+
+
+def scene_of(config: Config, run: Run, results: Path, root: Path = ROOT) -> Scene:
+    """Return what `run` depends on, read from where the stages before left it.
+
+    Raises:
+        ConfigError, DataError: as `simulate`.
+    """
+    device = pick(config, "devices", run.cell.device)
+    if device["kind"] != "emulated":
+        raise ConfigError(f"device {run.cell.device}: only emulated ones can be simulated")
+    folder = profile_folder(config, run.cell.device, results)
+    profile = read_profile(needed(folder / "profile.json"))
+    model = read_latency_model(needed(folder / "emulation.json"))
+    if (model.dnns, model.max_batch) < (profile.dnns, profile.max_batch):
+        raise DataError(
+            f"{folder / 'emulation.json'} has {model.dnns} DNNs and batches of {model.max_batch}, "
+            f"the profile beside it {profile.dnns} and {profile.max_batch}"
+        )
+    costs = config["simulation"]
+    return Scene(
+        clients=_clients(config, run, root),
+        clip=run.clip,
+        sizes=_sizes(config, run.clip, [int(px) for px in profile.input_px], results),
+        profile=profile,
+        model=model,
+        policy=policy(run.cell.policy),
+        workers=run.cell.workers,
+        seed=run.seed,
+        stream_s=float(config["client"]["stream_s"]),
+        link=LinkConfig(
+            delay_ms=float(config["network"]["delay_ms"]),
+            downlink_mbps=float(costs["downlink_mbps"]),
+            queue_limit_bytes=costs["queue_limit_bytes"],
+            device_ms=float(costs["device_ms"]),
+        ),
+        engine=EngineConfig(
+            plan_interval_s=float(config["server"]["plan_interval_s"]),
+            cached_dnns=int(config["server"]["cached_dnns"]),
+            wire_ms=float(config["network"]["wire_ms"]),
+        ),
+        in_flight_limit=int(config["client"]["in_flight_limit"]),
+        scheduler_ms=float(costs["scheduler_ms"]),
+        server_ms=float(costs["server_ms"]),
+        hand_over_ms=float(costs["hand_over_ms"]),
+    )
+
+
+def _clients(config: Config, run: Run, root: Path) -> tuple[SceneClient, ...]:
+    trace = trace_from_config(run.cell.trace, pick(config, "traces", run.cell.trace), root)
+    return tuple(
+        SceneClient(
+            fps=client.fps,
+            slo_ms=client.slo_ms,
+            start_s=start.after_s,
+            trace=trace.shifted(start.step) if trace else None,
+        )
+        for client, start in zip(run.cell.clients, starts(config, run, trace), strict=True)
+    )
+
+
+def _sizes(
+    config: Config, clip: str, input_px: list[int], results: Path
+) -> dict[int, ClipDetections]:
+    paths = {px: needed(detections_path(config, clip, px, results)) for px in input_px}
+    return {px: _read_once(path, path.stat().st_mtime_ns) for px, path in paths.items()}
+
+
+@lru_cache(maxsize=64)
+def _read_once(path: Path, changed: int) -> ClipDetections:
+    return read_clip_detections(path)
+
+
+def _write(config: Config, run: Run, scene: Scene, served: Served, folder: Path) -> None:
+    table = frames_table(row for rows in served.rows for row in rows)
+    with whole_file(folder / "frames.parquet") as temporary:
+        pq.write_table(with_run(table, config, run), temporary)
+    write_plans(folder / "plans.parquet", served.plans)
+    write_json(folder / "server.json", served.summary)
+    first = next(iter(scene.sizes.values()))
+    found = {
+        image_id(i, tick): boxes
+        for i, client in enumerate(served.detections)
+        for tick, boxes in client.items()
+    }
+    write_coco(folder / "detections.json", found, first.width, first.height)
+
+
+def _digests(config: Config, run: Run, results: Path) -> dict[str, str]:
+    folder = profile_folder(config, run.cell.device, results)
+    return {
+        "profile": provenance.file_digest(needed(folder / "profile.json")),
+        "emulation": provenance.file_digest(needed(folder / "emulation.json")),
+    }
+
+
+def _provenance(config: Config, run: Run, started: str, results: Path, root: Path) -> Provenance:
+    return provenance.collect(
+        key=run.key,
+        settings=run_settings(config, run.cell, run.clip, run.repetition),
+        world=run.cell.world,
+        seed=run.seed,
+        device=latencies(config, run.cell.device),
+        started=started,
+        digests=_digests(config, run, results),
+        root=root,
+        code=CODE,
+    )

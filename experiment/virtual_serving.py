@@ -1,0 +1,174 @@
+"""The engine and its clients in virtual time: a scene in, rows, detections and plans out.
+
+Nothing here reads the wall clock, a file or the config; the same scene gives the same result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from client.session import Session, SessionConfig
+from experiment import virtual_time
+from experiment.emulated_worker import EmulatedWorker
+from experiment.link import Link, LinkConfig, VirtualServer
+from experiment.stored_source import StoredSource
+from jellyfish.backoff import backoff
+from jellyfish.detections import Detections
+from jellyfish.emulation import EmulatedAnswers, LatencyModel, worker_seed
+from jellyfish.errors import RunError
+from jellyfish.files.clip_detections import ClipDetections
+from jellyfish.files.tables import PlanRow
+from jellyfish.policy import Policy
+from jellyfish.profile import Profile
+from jellyfish.records import FrameRow
+from jellyfish.scheduling import solvers
+from jellyfish.trace import Trace
+from server.engine import Engine
+from server.planner import InlinePlanner
+from server.settings import EngineConfig
+
+STOP_GRACE_S = 1.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneClient:
+    """One client: what it asks for, when it starts, and the uplink that it finds."""
+
+    fps: float
+    slo_ms: float
+    start_s: float = 0.0
+    trace: Trace | None = None  # from the scene's start on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """All that a simulated run depends on.
+
+    Args:
+        clients: who streams.
+        clip: name of the clip that all of them show.
+        sizes: per DNN, by its input size in px: what it found, and what the clip's frames weigh.
+        profile: what scheduler and engine reckon with.
+        model: for how long batches occupy a worker.
+        policy: how to serve.
+        workers: how many.
+        seed: of all that is random.
+        stream_s: for how long each client streams.
+        link: what the network is like, and the device's own time.
+        engine: limits and intervals.
+        in_flight_limit: of each client.
+        scheduler_ms, server_ms, hand_over_ms: what a plan, a frame and a batch cost the server.
+    """
+
+    clients: tuple[SceneClient, ...]
+    clip: str
+    sizes: Mapping[int, ClipDetections]
+    profile: Profile
+    model: LatencyModel
+    policy: Policy
+    workers: int = 1
+    seed: int = 1
+    stream_s: float = 140.0
+    link: LinkConfig = field(default_factory=LinkConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    in_flight_limit: int = 32
+    scheduler_ms: float = 1.0
+    server_ms: float = 0.3
+    hand_over_ms: float = 0.5
+
+
+@dataclass(frozen=True)
+class Served:
+    """What came of a scene: per client its rows and what came back, by tick; and the server's."""
+
+    rows: list[list[FrameRow]]
+    detections: list[dict[int, Detections]]
+    plans: list[PlanRow]
+    summary: dict[str, Any]
+
+
+def serve(scene: Scene) -> Served:
+    """Play `scene` from start to end.
+
+    Raises:
+        RunError: a client lost its server.
+        RejectedError: the server refuses a client.
+        DeadlockError: everybody waits for something that nothing will ever do.
+    """
+    solvers.warm(scene.policy.solver)
+    return virtual_time.run(_serve(scene))
+
+
+def engine_of(scene: Scene) -> Engine:
+    """Return the engine of `scene`, with emulated workers, on the running loop; not yet started."""
+    answers = EmulatedAnswers({scene.clip: scene.sizes})
+    workers = [
+        EmulatedWorker(
+            scene.model,
+            answers,
+            [int(px) for px in scene.profile.input_px],
+            seed=worker_seed(scene.seed, i),
+            hand_over_ms=scene.hand_over_ms,
+        )
+        for i in range(scene.workers)
+    ]
+    planner = InlinePlanner(scene.policy.solver, charge_ms=scene.scheduler_ms)
+    return Engine(scene.profile, workers, planner, scene.policy, Random(scene.seed), scene.engine)
+
+
+async def _serve(scene: Scene) -> Served:
+    loop = asyncio.get_running_loop()
+    engine = engine_of(scene)
+    await engine.start()
+    server, origin_s = VirtualServer(engine, scene.server_ms), loop.time()
+    source = StoredSource(scene.clip, scene.sizes)
+    sessions = [
+        Session(_session(scene, i), Link(server, scene.link, client.trace, origin_s), source)
+        for i, client in enumerate(scene.clients)
+    ]
+    async with asyncio.TaskGroup() as group:
+        for i, session in enumerate(sessions):
+            start_s = origin_s + scene.clients[i].start_s
+            group.create_task(_stream(session, start_s), name=f"client-{i}")
+    await engine.stop(STOP_GRACE_S)
+    for session, client in zip(sessions, scene.clients, strict=True):
+        _add_true_bandwidth(session.rows, client.trace, origin_s)
+    return Served(
+        rows=[session.rows for session in sessions],
+        detections=[session.detections for session in sessions],
+        plans=engine.plans,
+        summary=engine.summary(),
+    )
+
+
+async def _stream(session: Session, start_s: float) -> None:
+    await asyncio.sleep(start_s - asyncio.get_running_loop().time())
+    await session.run()
+    if session.gone:
+        name = asyncio.current_task()
+        raise RunError(f"{name.get_name() if name else 'a client'}: {session.gone}")
+
+
+def _session(scene: Scene, i: int) -> SessionConfig:
+    client = scene.clients[i]
+    return SessionConfig(
+        client=i,
+        name=f"client-{i}",
+        fps=client.fps,
+        slo_ms=client.slo_ms,
+        stream_s=scene.stream_s,
+        in_flight_limit=scene.in_flight_limit,
+        wire_ms=scene.engine.wire_ms,
+        backoff=backoff(scene.policy.backoff),
+        encode_ms=scene.link.device_ms,
+    )
+
+
+def _add_true_bandwidth(rows: list[FrameRow], trace: Trace | None, origin_s: float) -> None:
+    if trace is not None:
+        for row in rows:
+            row.bandwidth_true_kbps = trace.rate_kbps(row.capture_s - origin_s)
