@@ -76,5 +76,11 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     Raises:
         DeadlockError: every task waits and no timer is set; the text names the tasks.
     """
+    results: list[T] = []
+
+    async def keep() -> None:  # the runner puts a task's result into words: never a large one
+        results.append(await main)
+
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        return runner.run(main)
+        runner.run(keep())
+    return results[0]
