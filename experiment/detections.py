@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from client.source import encode
 from experiment.frames import images
 from experiment.grid import Config, pick, zoo_name
@@ -12,7 +14,6 @@ from experiment.paths import (
     asset_path,
     clip_path,
     detections_path,
-    frame_bytes_path,
     needed,
     onnx_path,
     zoo_of,
@@ -20,8 +21,7 @@ from experiment.paths import (
 from experiment.progress import progress
 from jellyfish.detections import Detections
 from jellyfish.errors import DataError, DeviceError
-from jellyfish.files.atomic import read_json, write_json
-from jellyfish.files.detections import write_coco
+from jellyfish.files.clip_detections import ClipDetections, write_clip_detections
 from server.devices import Device, device_spec, make
 from server.worker import WorkerFrame
 
@@ -47,7 +47,7 @@ def reference_device(config: Config, px: int, results: Path, root: Path = ROOT) 
 
 
 def find(device: Device, image: bytes, px: int, what: str) -> Detections:
-    """Return what DNN 0 of `device` finds in a JPEG of `px`; `what` names it in errors.
+    """Return what DNN 0 of `device` finds in a JPEG, `px` wide and high; `what` names it in errors.
 
     Raises:
         DeviceError: the device says that the frame is bad.
@@ -61,37 +61,26 @@ def find(device: Device, image: bytes, px: int, what: str) -> Detections:
 def detect(config: Config, clip: str, px: int, results: Path, root: Path = ROOT) -> Path:
     """Run the zoo's network at `px` over all of `clip`; return the path of the detections.
 
-    Writes results/detections/KEY/PX.json (COCO results; image_id is the frame's number), and
-    frame_bytes/PX.json beside it.
+    Writes results/detections/KEY/PX.npz, with the encoded size of every frame.
 
     Raises:
         DataError: clip or model are missing or damaged, or the clip has other frames than asked.
     """
     frames = int(pick(config, "clips", clip)["frames"])
     device = reference_device(config, px, results, root)
-    found: dict[int, Detections] = {}
+    found: list[Detections] = []
     sizes: list[int] = []
     shape = (0, 0)
     with progress(f"{zoo_name(config)} {px} px on {clip}", frames) as step:
         for number, image in enumerate(images(clip_path(config, clip, results))):
             data = encode(image, px)
-            found[number] = find(device, data, px, f"{clip}:{number}")
+            found.append(find(device, data, px, f"{clip}:{number}"))
             sizes.append(len(data))
             shape = (image.shape[1], image.shape[0])
             step()
     if len(found) != frames:
         path = clip_path(config, clip, results)
         raise DataError(f"{path} has {len(found)} frames, the config asks for {frames}; remove it")
-    write_json(frame_bytes_path(config, clip, px, results), sizes)
     path = detections_path(config, clip, px, results)
-    write_coco(path, found, *shape)
+    write_clip_detections(path, ClipDetections(tuple(found), np.array(sizes, np.int64), *shape))
     return path
-
-
-def frame_bytes(config: Config, clip: str, px: int, results: Path) -> list[int]:
-    """Return the encoded size of every frame of `clip` at `px`, as `detect` left it.
-
-    Raises:
-        DataError: there is no such file.
-    """
-    return [int(size) for size in read_json(frame_bytes_path(config, clip, px, results))]

@@ -7,7 +7,15 @@ from pathlib import Path
 import yaml
 
 from experiment import grid
-from experiment.grid import Config, clip_key, detections_key, pick, profile_key, zoo_name
+from experiment.grid import (
+    Config,
+    accuracy_key,
+    clip_key,
+    detections_key,
+    pick,
+    profile_key,
+    zoo_name,
+)
 from jellyfish.errors import ConfigError, DataError
 from jellyfish.files.zoo import ZooSpec, read_zoo
 
@@ -50,12 +58,17 @@ def profile_folder(config: Config, device: str, results: Path) -> Path:
 
 def detections_path(config: Config, clip: str, px: int, results: Path) -> Path:
     """Return the detections of the zoo's network at `px` on `clip`."""
-    return results / "detections" / detections_key(config, clip) / f"{px}.json"
+    return results / "detections" / detections_key(config, clip) / f"{px}.npz"
 
 
-def frame_bytes_path(config: Config, clip: str, px: int, results: Path) -> Path:
-    """Return the encoded sizes of the frames of `clip` at `px`, beside its detections."""
-    return results / "detections" / detections_key(config, clip) / "frame_bytes" / f"{px}.json"
+def accuracy_path(config: Config, px: int, results: Path) -> Path:
+    """Return what the zoo's network at `px` is worth."""
+    return results / "accuracy" / accuracy_key(config) / f"{px}.json"
+
+
+def emulation_path(config: Config, device: str, results: Path) -> Path:
+    """Return the latency model of an emulated device, beside its profile."""
+    return profile_folder(config, device, results) / "emulation.json"
 
 
 def run_folder(key: str, results: Path) -> Path:

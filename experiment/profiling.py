@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from experiment import cores, provenance
-from experiment.detections import frame_bytes
 from experiment.frames import jpegs
 from experiment.grid import Config, pick, zoo_name
 from experiment.labelled import labelled_precision
 from experiment.lock import on_testbed
 from experiment.paths import (
     ROOT,
+    accuracy_path,
     asset_path,
     clip_path,
     detections_path,
@@ -34,10 +34,9 @@ from experiment.paths import (
 )
 from experiment.progress import progress
 from jellyfish.average_precision import average_precision
-from jellyfish.detections import Detections
 from jellyfish.errors import ConfigError, DataError, DeviceError
 from jellyfish.files.atomic import read_json, whole_file, write_json
-from jellyfish.files.detections import read_coco
+from jellyfish.files.clip_detections import read_clip_detections
 from jellyfish.files.profiles import write_profile
 from jellyfish.matching import Rule, published, strict
 from jellyfish.profile import FloatArray, Profile
@@ -74,7 +73,7 @@ def profile_latency(config: Config, device: str, px: int, results: Path, root: P
         DataError: clip or model are missing or damaged.
         DeviceError: the device failed.
     """
-    sizes = _batch_sizes(config)
+    sizes = batch_sizes(config)
     asked = config["profile"]
     frames = jpegs(clip_path(config, asked["clip"], results), px)
     pinned = cores.share(1, int(pick(config, "devices", device).get("threads", 1)))
@@ -109,7 +108,12 @@ def profile_latency(config: Config, device: str, px: int, results: Path, root: P
     return path
 
 
-def _batch_sizes(config: Config) -> list[int]:
+def batch_sizes(config: Config) -> list[int]:
+    """Return 1, 2, ... up to the largest batch that is measured.
+
+    Raises:
+        ConfigError: one is left out, or too few batches are asked for.
+    """
     asked = config["profile"]
     if int(asked["batches"]) < FEWEST_BATCHES:
         raise ConfigError(
@@ -170,24 +174,22 @@ async def _measure(
     return samples
 
 
-def profile_accuracy(
-    config: Config, device: str, px: int, results: Path, root: Path = ROOT
-) -> Path:
+def profile_accuracy(config: Config, px: int, results: Path, root: Path = ROOT) -> Path:
     """Score the zoo's DNN at `px` on the profile clip; return the path of the scores.
 
-    Writes results/profiles/KEY/accuracy/PX.json: F1 (strict, published), precision, recall, AP
+    Writes results/accuracy/KEY/PX.json: F1 (strict, published), precision, recall, AP
     against the reference DNN, AP against labels where the config names some, mean frame bytes.
 
     Raises:
         DataError: detections are missing, or the reference finds nothing to be scored.
     """
     clip = config["profile"]["clip"]
-    frames = int(pick(config, "clips", clip)["frames"])
     zoo = zoo_of(config, root)
-    rule = _rule(config, zoo.labels)
-    found = _frames(detections_path(config, clip, px, results), frames)
+    rule = Rule.from_config(config["scoring"], zoo.labels)
+    own = read_clip_detections(needed(detections_path(config, clip, px, results)))
     truth_path = detections_path(config, clip, zoo.reference_px, results)
-    truth = _frames(truth_path, frames)
+    truth = read_clip_detections(needed(truth_path)).frames
+    found = own.frames
     counts = strict(found, truth, rule)
     if not (counts.tp + counts.fn).any():
         raise DataError(f"{truth_path}: no {', '.join(config['scoring']['classes'])} to score by")
@@ -202,28 +204,11 @@ def profile_accuracy(
         "ap": precision.ap,
         "ap50": precision.ap50,
         "ap_labelled": labelled_precision(config, px, results, root) if labels else None,
-        "frame_bytes": float(np.mean(frame_bytes(config, clip, px, results))),
+        "frame_bytes": float(np.mean(own.frame_bytes)),
     }
-    path = profile_folder(config, device, results) / "accuracy" / f"{px}.json"
+    path = accuracy_path(config, px, results)
     write_json(path, scores)
     return path
-
-
-def _rule(config: Config, labels: tuple[str, ...]) -> Rule:
-    scoring = config["scoring"]
-    for name in scoring["classes"]:
-        if name not in labels:
-            raise ConfigError(f"config: scoring.classes: {config['zoo']} has no class {name!r}")
-    return Rule(
-        classes=[labels.index(name) for name in scoring["classes"]],
-        confidence=float(scoring["confidence"]),
-        iou=float(scoring["iou"]),
-    )
-
-
-def _frames(path: Path, frames: int) -> list[Detections]:
-    found = read_coco(needed(path))
-    return [found.get(number, Detections.none()) for number in range(frames)]
 
 
 def _number(value: float) -> float | None:
@@ -240,16 +225,27 @@ def assemble_profile(config: Config, device: str, results: Path, root: Path = RO
         DataError: a DNN's latency or accuracy is missing, damaged or from too few batches.
     """
     folder = profile_folder(config, device, results)
-    zoo, sizes = zoo_of(config, root), _batch_sizes(config)
-    latency = {px: _samples(folder / "latency" / f"{px}.json", sizes) for px in zoo.input_px}
-    scores = [read_json(folder / "accuracy" / f"{px}.json") for px in zoo.input_px]
-    rows = [_raw_row(px, b, latency[px][b]) for px in zoo.input_px for b in sizes]
-    p99 = np.array([row["p99_ms"] for row in rows]).reshape(len(zoo.input_px), len(sizes))
+    zoo, sizes = zoo_of(config, root), batch_sizes(config)
+    latency = {px: read_samples(folder / "latency" / f"{px}.json", sizes) for px in zoo.input_px}
+    rows = [raw_row(px, b, latency[px][b]) for px in zoo.input_px for b in sizes]
+    return write_parts(config, device, rows, results, root)
+
+
+def write_parts(
+    config: Config, device: str, rows: list[dict[str, float]], results: Path, root: Path = ROOT
+) -> Path:
+    """Write the profile of `device` whose rows, DNN by DNN, are those of profile_raw.csv.
+
+    Raises:
+        DataError: a DNN's accuracy is missing.
+    """
+    folder, zoo = profile_folder(config, device, results), zoo_of(config, root)
+    scores = [read_json(needed(accuracy_path(config, px, results))) for px in zoo.input_px]
     profile = Profile(
         input_px=zoo.input_px,
         frame_bytes=[score["frame_bytes"] for score in scores],
         accuracy=[score["f1"] for score in scores],
-        latency_ms=p99,
+        latency_ms=np.array([row["p99_ms"] for row in rows]).reshape(len(zoo.input_px), -1),
     )
     with whole_file(folder / "profile_raw.csv") as temporary, temporary.open("w") as file:
         writer = csv.DictWriter(file, RAW_COLUMNS)
@@ -259,7 +255,12 @@ def assemble_profile(config: Config, device: str, results: Path, root: Path = RO
     return folder / "profile.json"
 
 
-def _samples(path: Path, sizes: list[int]) -> dict[int, FloatArray]:
+def read_samples(path: Path, sizes: list[int]) -> dict[int, FloatArray]:
+    """Return the measured latencies of a DNN, ms, by batch size.
+
+    Raises:
+        DataError: the file is missing, or a batch size has too few.
+    """
     value = read_json(path)
     found = {b: np.array(value["samples_ms"].get(str(b), []), np.float64) for b in sizes}
     for b, samples in found.items():
@@ -271,7 +272,8 @@ def _samples(path: Path, sizes: list[int]) -> dict[int, FloatArray]:
     return found
 
 
-def _raw_row(px: int, batch: int, samples: FloatArray) -> dict[str, float]:
+def raw_row(px: int, batch: int, samples: FloatArray) -> dict[str, float]:
+    """Return the row of profile_raw.csv for one DNN and batch size."""
     low, high = p99_interval(samples)
     p99 = float(np.percentile(samples, 99))
     return {

@@ -19,6 +19,17 @@ from experiment.paths import ROOT
 from jellyfish.files.provenance import Provenance
 
 CODE = ("jellyfish", "server", "client")  # whose edits may change a result
+SIMULATED_CODE = (
+    "jellyfish",
+    "server",
+    "client",
+    "experiment/link.py",
+    "experiment/simulation.py",
+    "experiment/virtual_serving.py",
+    "experiment/stored_source.py",
+    "experiment/emulated_worker.py",
+    "experiment/virtual_time.py",
+)  # the same of a simulated one
 PACKAGES = (
     "grpcio",
     "numpy",

@@ -27,18 +27,6 @@ from jellyfish.files.traces import trace_from_config
 from jellyfish.policy import policy
 from server.settings import EngineConfig
 
-CODE = (
-    "jellyfish",
-    "server",
-    "client",
-    "experiment/link.py",
-    "experiment/simulation.py",
-    "experiment/virtual_serving.py",
-    "experiment/stored_source.py",
-    "experiment/emulated_worker.py",
-    "experiment/virtual_time.py",
-)  # whose edits may change a simulated result
-
 
 def simulate(config: Config, run: Run, results: Path, root: Path = ROOT) -> Path:
     """Do `run` in virtual time and return its directory, written whole.
@@ -83,7 +71,7 @@ def is_current(config: Config, run: Run, results: Path, root: Path = ROOT) -> bo
 @cache
 def code_digest(root: Path = ROOT) -> str:
     """Return the digest of all code that a simulated result depends on."""
-    return provenance.code_digest(root, CODE)
+    return provenance.code_digest(root, provenance.SIMULATED_CODE)
 
 
 def scene_of(config: Config, run: Run, results: Path, root: Path = ROOT) -> Scene:
@@ -190,5 +178,5 @@ def _provenance(config: Config, run: Run, started: str, results: Path, root: Pat
         started=started,
         digests=_digests(config, run, results),
         root=root,
-        code=CODE,
+        code=provenance.SIMULATED_CODE,
     )

@@ -47,8 +47,14 @@ def load(config: Mapping[str, Any], root: Path) -> Scenario:
     if sizes != list(range(1, len(sizes) + 1)):
         raise ConfigError(f"config: profile.batch_sizes must be 1, 2, ... without gaps: {sizes}")
     cells = grid.cells(config)
+    for device in config["devices"]:
+        grid.emulated(config, device)
     for cell in cells:
         policy(cell.policy)
+        if cell.world == "simulated" and not grid.is_emulated(config, cell.device):
+            raise ConfigError(
+                f"config: grid: device {cell.device!r} of a simulated block is not emulated"
+            )
     return Scenario(assets, zoo, {cell.name: cell for cell in cells})
 
 

@@ -21,11 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from experiment.grid import Cell, Run, cells, detections_key, runs
+from experiment.grid import Cell, Run, cells, detections_key, latencies, runs
 from jellyfish.average_precision import average_precision
 from jellyfish.detections import Detections
 from jellyfish.errors import DataError
 from jellyfish.files.atomic import whole_file
+from jellyfish.files.clip_detections import read_clip_detections
 from jellyfish.files.detections import image_id, read_coco
 from jellyfish.files.tables import read_table
 from jellyfish.files.zoo import read_zoo
@@ -117,12 +118,11 @@ class Scored:
         )
 
 
-def load_run(run: Path, reference: Mapping[int, Detections], frames: int, rule: Rule) -> Scored:
+def load_run(run: Path, reference: Sequence[Detections], rule: Rule) -> Scored:
     """Read and match the run in the directory `run`.
 
     Args:
-        reference: the reference DNN's detections, by number of the clip's frame.
-        frames: length of the clip.
+        reference: the reference DNN's detections of every frame of the clip.
 
     Raises:
         DataError: a file is missing or broken, a row belongs to no frame of the clip, or the
@@ -131,9 +131,9 @@ def load_run(run: Path, reference: Mapping[int, Detections], frames: int, rule: 
     table: pd.DataFrame = read_table(run / "frames.parquet").to_pandas()
     if table.empty:
         raise DataError(f"{run / 'frames.parquet'} has no rows")
-    if not table["clip_frame"].between(0, frames - 1).all():
+    if not table["clip_frame"].between(0, len(reference) - 1).all():
         raise DataError(
-            f"{run / 'frames.parquet'} has a clip_frame beyond the {frames} of the clip"
+            f"{run / 'frames.parquet'} has a clip_frame beyond the {len(reference)} of the clip"
         )
     answers = read_coco(run / "detections.json")
     images = [image_id(c, f) for c, f in zip(table["client"], table["frame"], strict=True)]
@@ -144,7 +144,7 @@ def load_run(run: Path, reference: Mapping[int, Detections], frames: int, rule: 
     found = [
         answers.get(image, none) if ok else none for image, ok in zip(images, in_time, strict=True)
     ]
-    return Scored.match(table, found, [reference.get(k, none) for k in table["clip_frame"]], rule)
+    return Scored.match(table, found, [reference[k] for k in table["clip_frame"]], rule)
 
 
 def values(scored: Scored, rule: Rule) -> dict[str, float]:
@@ -247,12 +247,13 @@ class _References:
         self.results = results
         self._config = config
         self._px = read_zoo(root / config["zoo"]).reference_px
-        self._read: dict[str, dict[int, Detections]] = {}
+        self._read: dict[str, Sequence[Detections]] = {}
 
-    def of(self, clip: str) -> dict[int, Detections]:
+    def of(self, clip: str) -> Sequence[Detections]:
         if clip not in self._read:
             key = detections_key(self._config, clip)
-            self._read[clip] = read_coco(self.results / "detections" / key / f"{self._px}.json")
+            path = self.results / "detections" / key / f"{self._px}.npz"
+            self._read[clip] = read_clip_detections(path).frames
         return self._read[clip]
 
 
@@ -262,9 +263,8 @@ def _cell_rows(
     """Yield a row a run, then one of the whole cell."""
     parts = []
     for run in runs(config, cell):
-        length = int(config["clips"][run.clip]["frames"])
         folder = references.results / "runs" / run.key
-        part = load_run(folder, references.of(run.clip), length, rule)
+        part = load_run(folder, references.of(run.clip), rule)
         part.frames["run"] = run.key
         parts.append(part)
         scores = values(part, rule)
@@ -274,14 +274,13 @@ def _cell_rows(
 
 
 def _names(config: Mapping[str, Any], cell: Cell, part: Scored, run: Run | None) -> dict[str, Any]:
-    kind = config["devices"][cell.device]["kind"]
     known = part.frames.get("latencies")
     return {
         "cell": cell.name,
         "run": run.key if run else "",
         "world": cell.world,
         "device": cell.device,
-        "latencies": f"{cell.device}: {kind}" if known is None else str(known.iloc[0]),
+        "latencies": latencies(config, cell.device) if known is None else str(known.iloc[0]),
         "workers": cell.workers,
         "policy": cell.policy,
         "trace": cell.trace,

@@ -8,6 +8,8 @@ DNN's input size; `size` (2,) is the clip's width and height.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -76,7 +78,7 @@ def read_clip_detections(path: Path) -> ClipDetections:
         DataError: the file is missing, or holds no whole set of them; the text names it.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = {name: file[name] for name in _DTYPES}
         return _unpacked(arrays)
     except FileNotFoundError:
@@ -100,7 +102,7 @@ def _unpacked(arrays: dict[str, NDArray[np.generic]]) -> ClipDetections:
     bounds = offsets.tolist()
     frames = tuple(
         Detections(**{name: array[start:end] for name, array in rows.items()})  # type: ignore[arg-type]
-        for start, end in zip(bounds, bounds[1:], strict=False)
+        for start, end in pairwise(bounds)
     )
     width, height = arrays["size"].tolist()
     return ClipDetections(frames, arrays["frame_bytes"].astype(np.int64), width, height)

@@ -1,6 +1,6 @@
-"""Bandwidth traces from a config: given step by step, or in a file of one of six formats.
+"""Bandwidth traces from a config: step by step, from a seeded model, or from a file.
 
-Formats of a file (text; blank lines and what follows a # are passed over, but for csv):
+Six formats of a file (text; blank lines and what follows a # are passed over, but for csv):
 
 - native: one rate in Mbit/s a line, each for `step_s` (1 s)
 - mahimahi: one time in ms a line, at which the link carries one packet of 1500 bytes
@@ -24,6 +24,7 @@ import numpy as np
 
 from jellyfish.errors import ConfigError
 from jellyfish.trace import Trace, from_rates
+from jellyfish.trace_models import STEP_S, trace_model
 
 PACKET_BITS = 1500 * 8
 UNITS = {  # Mbit/s in one of each
@@ -44,8 +45,8 @@ def trace_from_config(name: str, spec: Mapping[str, Any], root: Path) -> Trace |
 
     Args:
         name: what the config calls it.
-        spec: kind `none` (returns None: no shaping), `steps` (mbps, step_s) or `file` (path,
-            format, and where they apply step_s, column, unit).
+        spec: kind `none` (returns None: no shaping), `steps` (mbps, step_s), `generated` (model,
+            seconds, seed) or `file` (path, format, and where they apply step_s, column, unit).
         root: what a relative path starts from.
 
     Raises:
@@ -56,9 +57,13 @@ def trace_from_config(name: str, spec: Mapping[str, Any], root: Path) -> Trace |
         return None
     if kind == "steps":
         return from_rates(name, spec["mbps"], spec["step_s"])
+    if kind == "generated":
+        return from_rates(
+            name, trace_model(spec["model"]).rates(spec["seconds"], spec["seed"]), STEP_S
+        )
     if kind == "file":
         return _from_file(name, spec, root / spec["path"])
-    raise ConfigError(f"trace {name}: kind is {kind!r}; there are: none, steps, file")
+    raise ConfigError(f"trace {name}: kind is {kind!r}; there are: none, steps, generated, file")
 
 
 class _Line(NamedTuple):

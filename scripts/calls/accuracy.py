@@ -6,6 +6,4 @@ from experiment.profiling import profile_accuracy
 from scripts.logged import logged
 
 with logged(snakemake):
-    profile_accuracy(
-        snakemake.config, snakemake.params.device, int(snakemake.wildcards.px), Path("results")
-    )
+    profile_accuracy(snakemake.config, int(snakemake.wildcards.px), Path("results"))

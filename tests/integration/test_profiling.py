@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -12,10 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from experiment import detections, paths, processes, profiling
+from experiment import detections, paths, processes, profiling, size_rule
 from jellyfish.errors import DataError
 from jellyfish.files.atomic import read_json
-from jellyfish.files.detections import read_coco
+from jellyfish.files.clip_detections import read_clip_detections
 from scripts import clips, export_zoo
 
 Config = dict[str, Any]
@@ -82,13 +83,15 @@ def test_accuracy_is_against_the_reference_on_the_profile_clip(
     config: Config, results: Path
 ) -> None:
     detections.detect(config, "vtest-profile", 320, results)
-    with pytest.raises(DataError, match=r"640\.json is missing; `snakemake --cores all"):
-        profiling.profile_accuracy(config, "cpu", 320, results)
-    found = read_coco(detections.detect(config, "vtest-profile", 640, results))
-    assert set(found) <= set(range(12))
-    itself = read_json(profiling.profile_accuracy(config, "cpu", 640, results))
+    with pytest.raises(DataError, match=r"640\.npz is missing; `snakemake --cores all"):
+        profiling.profile_accuracy(config, 320, results)
+    found = read_clip_detections(detections.detect(config, "vtest-profile", 640, results))
+    assert (len(found), found.width, found.height) == (12, 768, 576)
+    assert (found.frame_bytes > 1000).all()
+    assert any(len(frame) for frame in found.frames)
+    itself = read_json(profiling.profile_accuracy(config, 640, results))
     assert (itself["f1"], itself["f1_published"], itself["ap50"]) == (1.0, 1.0, pytest.approx(1.0))
-    smaller = read_json(profiling.profile_accuracy(config, "cpu", 320, results))
+    smaller = read_json(profiling.profile_accuracy(config, 320, results))
     assert 0.2 < smaller["f1"] < 1.0
     assert smaller["frame_bytes"] < itself["frame_bytes"]
     assert smaller["ap_labelled"] is None
@@ -96,7 +99,7 @@ def test_accuracy_is_against_the_reference_on_the_profile_clip(
 
 def test_accuracy_on_images_that_people_labelled(config: Config, results: Path) -> None:
     labelled = {**config, "scoring": {**config["scoring"], "labelled": "voc-labelled"}}
-    scores = read_json(profiling.profile_accuracy(labelled, "cpu", 320, results))
+    scores = read_json(profiling.profile_accuracy(labelled, 320, results))
     assert 0.1 < scores["ap_labelled"] <= 1.0
 
 
@@ -107,3 +110,19 @@ def test_a_clip_of_other_length_than_asked_is_named(config: Config, results: Pat
     cut_short.symlink_to(paths.clip_path(config, "vtest-profile", results))
     with pytest.raises(DataError, match=r"\.avi has 12 frames, the config asks for 13"):
         detections.detect(longer, "vtest-profile", PX, results)
+
+
+def test_the_size_rule_is_measured_on_pairs_of_sizes(config: Config, results: Path) -> None:
+    few = {**config, "zoo": "config/zoo/yolov3-tiny-smoke.yaml"}
+    onnx = paths.onnx_path(few, results)
+    onnx.parent.mkdir(parents=True, exist_ok=True)
+    onnx.symlink_to(paths.onnx_path(config, results))
+    for px in (*paths.zoo_of(few).input_px, paths.zoo_of(few).reference_px):
+        detections.detect(few, "vtest-profile", px, results)
+    with size_rule.measure_size_rule(few, results).open() as file:
+        (row,) = list(csv.DictReader(file))
+    assert 0 <= float(row["f1_rule"]) <= 1
+    assert 0 <= float(row["f1_scaled_up"]) <= 1
+    assert float(row["error"]) == pytest.approx(
+        float(row["f1_rule"]) - float(row["f1_scaled_up"]), abs=2e-4
+    )

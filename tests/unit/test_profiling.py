@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import yaml
 
-from experiment import cores, grid, paths, profiling, provenance
+from experiment import cores, emulated_profile, grid, paths, profiling, provenance, size_rule
 from experiment.jobs import starts
 from jellyfish.errors import ConfigError, DataError
-from jellyfish.files.atomic import write_json
+from jellyfish.files.atomic import read_json, write_json
+from jellyfish.files.emulation import read_latency_model
 from jellyfish.files.profiles import read_profile
 from jellyfish.files.provenance import is_complete, read_provenance, write_provenance
 from jellyfish.trace import Trace
@@ -37,7 +38,7 @@ def write_parts(config: Config, results: Path, batches: int = 200) -> Path:
         samples = {str(b): (5 + i * b + rng.gamma(1, 1, batches)).tolist() for b in (1, 2)}
         write_json(folder / "latency" / f"{px}.json", {"px": px, "samples_ms": samples})
         scores = {"px": px, "f1": i / 20, "frame_bytes": 1000.0 * (i + 1)}
-        write_json(folder / "accuracy" / f"{px}.json", scores)
+        write_json(paths.accuracy_path(config, px, results), scores)
     return folder
 
 
@@ -148,3 +149,44 @@ def test_the_code_digest_sees_every_edit(tmp_path: Path) -> None:
     second = provenance.code_digest(tmp_path)
     file.rename(file.with_name("b.py"))
     assert len({first, second, provenance.code_digest(tmp_path)}) == 3
+
+
+def test_a_synthetic_profile_is_the_stated_one(config: Config, tmp_path: Path) -> None:
+    config["devices"]["gpu"] = {"kind": "emulated", "profile": "synthetic"}
+    write_parts(config, tmp_path)
+    profile = read_profile(emulated_profile.emulate_profile(config, "gpu", tmp_path))
+    assert (profile.dnns, profile.max_batch) == (16, 12)
+    assert profile.latency_ms[0, 0] == pytest.approx(11, abs=0.1)
+    assert profile.latency_ms[-1, 0] == pytest.approx(35, abs=0.1)
+    assert profile.accuracy.tolist() == [i / 20 for i in range(16)]
+    model = read_latency_model(paths.emulation_path(config, "gpu", tmp_path))
+    drawn = sorted(model.duration_ms(15, 4, 1, n) for n in range(4000))
+    assert drawn[3960] == pytest.approx(profile.latency_ms[15, 3], rel=0.02)
+    with (paths.profile_folder(config, "gpu", tmp_path) / "profile_raw.csv").open() as file:
+        row = list(csv.DictReader(file))[15 * 12 + 3]
+    assert drawn[2000] == pytest.approx(float(row["p50_ms"]), rel=0.02)
+    assert sum(drawn) / 4000 == pytest.approx(float(row["mean_ms"]), rel=0.02)
+
+
+def test_an_emulated_device_has_the_samples_of_a_measured_one(
+    config: Config, tmp_path: Path
+) -> None:
+    config["devices"]["copy"] = {"kind": "emulated", "profile": "cpu"}
+    write_parts(config, tmp_path)
+    profile = read_profile(emulated_profile.emulate_profile(config, "copy", tmp_path))
+    measured = read_profile(profiling.assemble_profile(config, "cpu", tmp_path))
+    assert profile.as_dict() == measured.as_dict()
+    model = read_latency_model(paths.emulation_path(config, "copy", tmp_path))
+    latency = read_json(paths.profile_folder(config, "cpu", tmp_path) / "latency" / "320.json")
+    samples = latency["samples_ms"]["2"]
+    assert {model.duration_ms(6, 2, 1, n) for n in range(50)} <= set(samples)
+    before = grid.profile_key(config, "copy")
+    config["devices"]["cpu"]["threads"] = 2
+    assert grid.profile_key(config, "copy") != before
+
+
+def test_pairs_of_sizes_are_spread_over_the_zoo() -> None:
+    sizes = tuple(range(128, 640, 32))
+    assert size_rule.pairs(sizes) == [(128, 224), (224, 320), (320, 416), (416, 512), (512, 608)]
+    assert size_rule.pairs((128, 320, 608)) == [(128, 608)]
+    assert size_rule.pairs((128,)) == []

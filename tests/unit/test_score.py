@@ -11,6 +11,7 @@ import yaml
 from experiment.grid import cells, detections_key, runs
 from jellyfish.detections import Detections
 from jellyfish.errors import ConfigError, DataError
+from jellyfish.files.clip_detections import ClipDetections, write_clip_detections
 from jellyfish.files.detections import image_id, write_coco
 from jellyfish.files.tables import write_frames
 from jellyfish.records import FrameRow, Outcome
@@ -71,6 +72,11 @@ def write_run(folder: Path, rows: list[FrameRow], answers: dict[int, Detections]
     write_coco(folder / "detections.json", answers, 768, 576)
 
 
+def write_reference(path: Path, frames: dict[int, Detections]) -> None:
+    sizes = np.full(len(frames), 1000)
+    write_clip_detections(path, ClipDetections(tuple(frames.values()), sizes, 768, 576))
+
+
 def outcomes(repetition: int) -> list[Outcome]:
     """Return 40 outcomes: in the first repetition 30 ok, and of each miss 2."""
     misses = [miss for miss in MISSES for _ in range(2)] if repetition == 0 else []
@@ -82,7 +88,7 @@ def results(config: dict[str, Any], tmp_path: Path) -> Path:
     """Two persons in every frame; answers in time find one of them, late ones both."""
     key = detections_key(config, "a")
     reference = {k: boxes(2) for k in range(CLIP_FRAMES)}
-    write_coco(tmp_path / "detections" / key / "640.json", reference, 768, 576)
+    write_reference(tmp_path / "detections" / key / "640.npz", reference)
     found = {Outcome.OK: boxes(1), Outcome.LATE: boxes(2)}
     for cell in cells(config):
         for run in runs(config, cell):
@@ -177,7 +183,7 @@ def test_a_run_where_nothing_came_back(config: dict[str, Any], results: Path, ro
 def test_only_the_scored_classes_count(config: dict[str, Any], results: Path, root: Path) -> None:
     config["scoring"]["classes"] = ["car"]
     cars = {k: boxes(1, CAR) for k in range(CLIP_FRAMES)}
-    write_coco(results / "detections" / detections_key(config, "a") / "640.json", cars, 768, 576)
+    write_reference(results / "detections" / detections_key(config, "a") / "640.npz", cars)
     scores = read(main(config, results, root)).iloc[0]
     assert scores["recall_strict_all"] == 0.0
     config["scoring"]["classes"] = ["unicorn"]

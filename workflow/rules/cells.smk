@@ -8,6 +8,8 @@ rule cell:
         "results/{scenario}/cells/{cell}.json",
     log:
         "results/logs/{scenario}/cells/{cell}.log",
+    wildcard_constraints:
+        cell=one_of(name for name, cell in CELLS.items() if cell.world == "measured"),
     conda:
         "../../envs/cell.yaml"
     threads: ALL_CORES
@@ -16,5 +18,26 @@ rule cell:
     params:
         cell=lambda wildcards: CELLS[wildcards.cell],
         runs=cell_settings,
+    script:
+        "../../scripts/calls/cell.py"
+
+
+# Cheap: every run of it that another profile or other code made is made again.
+rule simulated_cell:
+    input:
+        simulated_cell_inputs,
+    output:
+        "results/{scenario}/cells/{cell}.json",
+    log:
+        "results/logs/{scenario}/cells/{cell}.log",
+    wildcard_constraints:
+        cell=one_of(name for name, cell in CELLS.items() if cell.world == "simulated"),
+    conda:
+        "../../envs/cell.yaml"
+    threads: 1
+    params:
+        cell=lambda wildcards: CELLS[wildcards.cell],
+        runs=cell_settings,
+        code=provenance.code_digest(ROOT, provenance.SIMULATED_CODE),
     script:
         "../../scripts/calls/cell.py"

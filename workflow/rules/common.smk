@@ -11,7 +11,7 @@ ROOT = Path(workflow.basedir).parent
 sys.path.insert(0, str(ROOT))
 
 import scripts.scenario
-from experiment import grid
+from experiment import grid, provenance
 from experiment.leftovers import FORCED, enter
 from jellyfish.errors import JellyfishError
 from jellyfish.files.atomic import read_json
@@ -41,7 +41,14 @@ except JellyfishError as error:
 ASSETS, ZOO, CELLS = scenario.assets, scenario.zoo, scenario.cells
 SCENARIO = config["scenario"]
 DEVICES = sorted({cell.device for cell in CELLS.values()})
-PROFILES = {grid.profile_key(config, device): device for device in DEVICES}
+EMULATED = {device for device in DEVICES if grid.is_emulated(config, device)}
+# An emulated device may have the latencies of one that the grid does not use itself.
+BEHIND = {device: grid.emulated(config, device) for device in EMULATED}
+PROFILES = {
+    grid.profile_key(config, device): device
+    for device in sorted({*DEVICES, *filter(None, BEHIND.values())})
+}
+ACCURACY = grid.accuracy_key(config)
 CLIPS = {grid.clip_key(config, clip): clip for clip in config["clips"]}
 DETECTIONS = {grid.detections_key(config, clip): clip for clip in config["clips"]}
 RUN_CLIPS = sorted({clip for cell in CELLS.values() for clip in cell.clips})
@@ -54,9 +61,8 @@ wildcard_constraints:
     scenario=re.escape(SCENARIO),
     asset="|".join(re.escape(asset.file) for asset in ASSETS.values()),
     clip="|".join(map(re.escape, CLIPS)),
-    profile="|".join(map(re.escape, PROFILES)),
+    accuracy=re.escape(ACCURACY),
     detections="|".join(map(re.escape, DETECTIONS)),
-    cell="|".join(map(re.escape, CELLS)),
     of=f"({'|'.join(map(re.escape, OF_DEVICE))})",
     setting=f"({'|'.join(map(re.escape, SETTINGS))})",
     px="[0-9]+",

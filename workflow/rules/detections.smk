@@ -1,9 +1,10 @@
-# What one DNN says of every frame of a clip: the reference that runs are scored against.
+# What one DNN finds in every frame of a clip: the reference's is what runs are scored against, the
+# others' are what emulated devices answer with. One job a DNN: what was killed goes on.
 rule detections:
     input:
-        unless_done(detections_inputs, "detections", "results/detections/{detections}/{px}.json"),
+        unless_done(detections_inputs, "detections", "results/detections/{detections}/{px}.npz"),
     output:
-        "results/detections/{detections}/{px}.json",
+        "results/detections/{detections}/{px}.npz",
     log:
         "results/logs/detections/{detections}/{px}.log",
     conda:

@@ -22,6 +22,12 @@ def latency_inputs(wildcards):
     return [clip_path(config["profile"]["clip"]), model_path(PROFILES[wildcards.profile])]
 
 
+def latencies_behind(wildcards):
+    """The measured latencies that an emulated device has, if it has any."""
+    device = BEHIND[PROFILES[wildcards.profile]]
+    return [profile_file(device, f"latency/{px}.json") for px in ZOO.input_px] if device else []
+
+
 def accuracy_inputs(wildcards):
     clip = config["profile"]["clip"]
     found = [detections_path(clip, px) for px in (wildcards.px, ZOO.reference_px)]
@@ -42,7 +48,16 @@ def cell_inputs(wildcards):
     if done and not ALL_EDGES and indexed_runs(index) == wanted:
         return []
     clips = [clip_path(clip) for clip in cell.clips]
-    return [profile_file(cell.device), model_path(cell.device), *clips]
+    made = [profile_file(cell.device), model_path(cell.device), *clips]
+    if cell.device in EMULATED:
+        made += [profile_file(cell.device, "emulation.json"), *all_detections(cell.clips)]
+    return made
+
+
+def simulated_cell_inputs(wildcards):
+    cell = CELLS[wildcards.cell]
+    made = [profile_file(cell.device, name) for name in ("profile.json", "emulation.json")]
+    return [*made, *all_detections(cell.clips)]
 
 
 def indexed_runs(index):

@@ -43,7 +43,26 @@ def profile_file(device, name="profile.json"):
 
 
 def detections_path(clip, px):
-    return f"results/detections/{grid.detections_key(config, clip)}/{px}.json"
+    return f"results/detections/{grid.detections_key(config, clip)}/{px}.npz"
+
+
+def all_detections(clips):
+    """What every DNN of the zoo finds in some clips: what emulated devices answer with."""
+    return [detections_path(clip, px) for clip in clips for px in ZOO.input_px]
+
+
+def accuracy_files():
+    return [f"results/accuracy/{ACCURACY}/{px}.json" for px in ZOO.input_px]
+
+
+def size_rule_files():
+    """The error of what emulated devices answer to frames that were sent small, if any do."""
+    return [f"results/accuracy/{ACCURACY}/size_rule.csv"] if EMULATED else []
+
+
+def one_of(names):
+    """A wildcard's pattern: one of these names, or nothing that there is."""
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 def profile_settings(wildcards):
@@ -52,6 +71,17 @@ def profile_settings(wildcards):
     device = PROFILES[wildcards.profile]
     clip = config["clips"][config["profile"]["clip"]]
     return {**settings, "clip": clip, "device": config["devices"][device]}
+
+
+def accuracy_settings(wildcards):
+    """What the worth of a DNN depends on."""
+    clip = config["clips"][config["profile"]["clip"]]
+    return {"zoo": config["zoo"], "clip": clip, "scoring": config["scoring"]}
+
+
+def emulated_settings(wildcards):
+    """What the profile of an emulated device depends on, beside accuracies and latencies."""
+    return config["devices"][PROFILES[wildcards.profile]]
 
 
 def cell_settings(wildcards):
@@ -105,4 +135,4 @@ def fig_7_cell():
 
 def latencies_of(device):
     """What latencies are called in figures, such as `cpu: onnxruntime`."""
-    return f"{device}: {config['devices'][device]['kind']}"
+    return grid.latencies(config, device)

@@ -4,6 +4,7 @@ rule write_report:
     input:
         figures=figure_files("png"),
         scores="results/{scenario}/scores.html",
+        size_rule=size_rule_files(),
     output:
         "results/{scenario}/report.html",
     log:
