@@ -100,7 +100,7 @@ def test_policies_meet_the_same_seeds_and_repetitions_others(config: Config) -> 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("traces", ["nowhere"], "no 'nowhere' under traces; there are: none, synthetic"),
+        ("traces", ["nowhere"], "no 'nowhere' under traces; there are: .*none, synthetic"),
         ("clips", ["film"], "no 'film' under clips"),
         ("device", "tpu", "no 'tpu' under devices; there are: cpu"),
         ("mixed", ["5_var"], "no '5_var' under mixed; there are: 4_var_var"),
@@ -157,3 +157,56 @@ def test_an_edited_zoo_is_another_zoo(
     (tmp_path / file).write_text(edited)
     grid.zoo_settings.cache_clear()
     assert (grid.zoo_settings("zoo.yaml", tmp_path) != before) == differs
+
+
+def simulated(config: Config, device: str, **spec: Any) -> Config:
+    """Return a config whose one block is simulated on an emulated device."""
+    changed = copy.deepcopy(config)
+    changed["devices"][device] = {"kind": "emulated", **spec}
+    changed["grid"][0] |= {"world": "simulated", "device": device}
+    return changed
+
+
+def test_a_block_may_have_client_settings_of_its_own(config: Config) -> None:
+    before, limit = keys(config), config["client"]["in_flight_limit"]
+    config["grid"][0]["client"] = {"stream_s": 7, "start_gap_s": [0, 1]}
+    (cell, *_) = grid.cells(config)
+    assert grid.of_cell(config, cell)["client"]["stream_s"] == 7
+    assert grid.of_cell(config, cell)["client"]["in_flight_limit"] == limit
+    assert keys(config).isdisjoint(before)
+    config["client"] |= {"stream_s": 7, "start_gap_s": [0, 1]}
+    same = keys(config)
+    del config["grid"][0]["client"]
+    assert keys(config) == same
+
+
+def test_both_worlds_meet_the_same_seeds(config: Config) -> None:
+    measured = [run.seed for cell in grid.cells(config) for run in grid.runs(config, cell)]
+    copied = simulated(config, "copy", profile="cpu")
+    runs = [run for cell in grid.cells(copied) for run in grid.runs(copied, cell)]
+    assert [run.seed for run in runs] == measured
+    assert {run.key for run in runs}.isdisjoint(keys(config))
+
+
+def test_only_simulated_runs_depend_on_what_simulation_charges(config: Config) -> None:
+    changed = copy.deepcopy(config)
+    changed["simulation"]["scheduler_ms"] = 9
+    assert keys(changed) == keys(config)
+    before = simulated(config, "gpu", profile="synthetic")
+    after = simulated(changed, "gpu", profile="synthetic")
+    assert keys(before).isdisjoint(keys(after))
+
+
+def test_latencies_are_called_what_they_are(config: Config) -> None:
+    config["devices"]["gpu"] = {"kind": "emulated", "profile": "synthetic"}
+    config["devices"]["copy"] = {"kind": "emulated", "profile": "cpu"}
+    found = [grid.latencies(config, device) for device in ("cpu", "gpu", "copy")]
+    assert found == ["cpu: onnxruntime", "emulated synthetic", "emulated cpu"]
+    assert [grid.emulated(config, device) for device in ("cpu", "gpu", "copy")] == [
+        None,
+        None,
+        "cpu",
+    ]
+    config["devices"]["copy"]["profile"] = "gpu"
+    with pytest.raises(ConfigError, match=r"devices\.copy: profile 'gpu' is emulated itself"):
+        grid.emulated(config, "copy")
