@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -54,8 +53,8 @@ def _told(left: int, unknown: int, seconds: float) -> str:
 def duration(seconds: float) -> str:
     """Return `seconds` as people say it: `40 s`, `12 min`, `2 h 5 min`."""
     if seconds < 90:
-        return f"{math.ceil(seconds)} s"
-    minutes = math.ceil(seconds / 60)
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 

@@ -10,7 +10,7 @@ every frame captured, a missed one counting as an answer that found nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -221,19 +221,23 @@ def _trace_rho(sent: pd.DataFrame) -> float:
 
 
 def tables(
-    config: Mapping[str, Any], results: Path, root: Path
+    config: Mapping[str, Any], results: Path, root: Path, missing: Collection[str] = ()
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the scores of every run and of every cell of the config's grid.
+    """Return the scores of every run and of every cell of the config's grid but the `missing`.
 
     Raises:
-        DataError: a run or the reference detections are missing or broken.
+        DataError: all cells are missing, or a run or the reference detections are missing or
+            broken.
         ConfigError: the zoo has none of a class that is to be scored.
     """
     rule = Rule.from_config(config["scoring"], read_zoo(root / config["zoo"]).labels)
     references = _References(config, results, root)
     by_run: list[dict[str, Any]] = []
     by_cell: list[dict[str, Any]] = []
-    for cell in cells(config):
+    there = [cell for cell in cells(config) if cell.name not in missing]
+    if not there:
+        raise DataError("nothing to score: no cell of the grid is finished")
+    for cell in there:
         *rows, pooled = _cell_rows(config, cell, references, rule)
         by_run += rows
         by_cell.append(pooled)
@@ -293,8 +297,15 @@ def _names(config: Mapping[str, Any], cell: Cell, part: Scored, run: Run | None)
     }
 
 
-def main(config: Mapping[str, Any], results: Path, root: Path = Path()) -> Path:
+def main(
+    config: Mapping[str, Any],
+    results: Path,
+    root: Path = Path(),
+    missing: Collection[str] = (),
+) -> Path:
     """Write scores and scores_by_cell, .parquet and .csv, into results/SCENARIO/.
+
+    Cells whose names are among `missing` are left out.
 
     Returns:
         The path of scores.parquet.
@@ -303,7 +314,7 @@ def main(config: Mapping[str, Any], results: Path, root: Path = Path()) -> Path:
         DataError, ConfigError: as `tables`.
     """
     folder: Path = results / config["scenario"]
-    by_run, by_cell = tables(config, results, root)
+    by_run, by_cell = tables(config, results, root, missing)
     _write(by_cell, folder / "scores_by_cell.parquet")
     _write(by_run, folder / "scores.parquet")
     return folder / "scores.parquet"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 
@@ -105,3 +105,13 @@ def main(scores_by_cell: Path) -> list[Path]:
             temporary.write_text(text)
         written.append(path)
     return written
+
+
+def write_missing(path: Path, cells: Sequence[str], logs: Path) -> None:
+    """Write the names of cells that figures lack to the CSV file `path`, one a row.
+
+    `logs` is where their jobs, if they ran, told why they failed.
+    """
+    rows = [{"cell": name, "log": str(logs / f"{name}.log")} for name in cells]
+    with whole_file(path) as temporary:
+        pd.DataFrame(rows, columns=["cell", "log"]).to_csv(temporary, index=False)

@@ -8,7 +8,7 @@ from scripts.logged import logged
 with logged(snakemake):
     fig_6.draw(
         profile=Path(snakemake.input.profile),
-        raw=Path(snakemake.input.raw),
+        raw=None if snakemake.params.emulated else Path(snakemake.input.raw),
         out=Path(snakemake.output.pdf),
         latencies=snakemake.params.latencies,
     )

@@ -10,5 +10,6 @@ with logged(snakemake):
         scores=Path(snakemake.input.scores),
         profile=Path(snakemake.input.profile),
         out=Path(snakemake.output.pdf),
+        missing=snakemake.params.missing,
         **snakemake.params.setting,
     )

@@ -9,5 +9,6 @@ with logged(snakemake):
     fig_9.draw(
         frames=[Path(p) for p in snakemake.params.frames],
         out=Path(snakemake.output.pdf),
+        missing=snakemake.params.missing,
         **snakemake.params.setting,
     )

@@ -7,4 +7,4 @@ from scripts import score
 from scripts.logged import logged
 
 with logged(snakemake):
-    score.main(snakemake.config, Path("results"), ROOT)
+    score.main(snakemake.config, Path("results"), ROOT, snakemake.params.missing)

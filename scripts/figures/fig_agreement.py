@@ -114,7 +114,7 @@ def compared(rows: pd.DataFrame, pairs: Sequence[Mapping[str, str]]) -> pd.DataF
 def _note(table: pd.DataFrame, missing: Sequence[str]) -> list[str]:
     runs = f"{table['runs_measured'].min()} measured and {table['runs_simulated'].min()} simulated"
     return [
-        f"measured and simulated: medians of {runs} runs or more, bars: least to most",
+        f"medians of {runs} runs or more, bars: least to most",
         f"{int(table['frames'].min())} frames a run or more",
         "grey: the gap allowed",
         "F1 strict, over all frames captured",
@@ -143,6 +143,7 @@ def _panel(axes: Axes, table: pd.DataFrame, quantity: Quantity) -> None:
             markersize=4,
             elinewidth=0.7,
             capsize=1.5,
+            clip_on=False,
             zorder=3,
             label=world,
             **looks[world],
@@ -163,7 +164,7 @@ def _finish(figure: Figure, grid: np.ndarray) -> None:
     for axes, quantity in zip(grid[:, 0], QUANTITIES, strict=True):
         axes.set_ylabel(quantity.label)
     for axes in grid[0]:
-        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        axes.set_ylim(bottom=0)
     figure.align_ylabels()
     handles, names = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=2)

@@ -16,7 +16,10 @@ from tests.integration.workflow_checkout import Checkout
 
 MEASURED = {"latency", "cell"}
 CELLS = len(grid.cells(yaml.safe_load((grid.ROOT / "config" / "config.yaml").read_text())))
-MENU = ["all", "data", "fig_6", "fig_7", "fig_8", "fig_9", "profiles", "report"]
+MENU = [
+    *["all", "data", "fig_6", "fig_7", "fig_8", "fig_9"],
+    *["fig_ablation", "fig_agreement", "fig_policies", "profiles", "report"],
+]
 
 
 @pytest.fixture(scope="module")

@@ -84,8 +84,13 @@ class Checkout:
         config = yaml.safe_load((self.root / "config" / "config.yaml").read_text())
         for cell in grid.cells(config):
             runs = [{"key": run.key} for run in grid.runs(config, cell)]
-            index = self.root / "results" / "default" / "cells" / f"{cell.name}.json"
-            index.write_text(json.dumps({"cell": cell.name, "runs": runs}))
+            self.write_index("default", cell.name, runs)
+
+    def write_index(self, scenario: str, cell: str, runs: list[dict[str, str]]) -> None:
+        """Write the index file of a cell with these runs."""
+        index = self.root / "results" / scenario / "cells" / f"{cell}.json"
+        index.parent.mkdir(parents=True, exist_ok=True)
+        index.write_text(json.dumps({"cell": cell, "runs": runs}))
 
     def edit(self, path: str, old: str, new: str) -> None:
         """Replace the one place in a file where `old` stands."""

@@ -199,12 +199,23 @@ CAPTIONS = sorted((ROOT / "workflow" / "report").glob("*.rst"))
 
 
 @pytest.mark.parametrize("path", CAPTIONS, ids=lambda path: path.stem)
-@pytest.mark.parametrize("config", ["config.yaml"])
-def test_captions_print_the_config_and_are_sound_markup(path: Path, config: str) -> None:
+@pytest.mark.parametrize(("config", "missing"), [("config.yaml", []), ("config.yaml", ["a-cell"])])
+def test_captions_print_the_config_and_are_sound_markup(
+    path: Path, config: str, missing: list[str]
+) -> None:
     values: dict[str, Any] = yaml.safe_load((ROOT / "config" / config).read_text())
     job = SimpleNamespace(
         config=values,
-        params={"latencies": "cpu: onnxruntime", "setting": CELL},
+        params={
+            "latencies": "cpu: onnxruntime",
+            "emulated": False,
+            "setting": CELL,
+            "wanted": values["figures"]["fig_7"],
+            "policies": ["paper", "jellyfish"],
+            "steps": [("paper", "paper"), ("a change", "jellyfish")],
+            "pairs": [],
+            "missing": missing,
+        },
     )
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -213,6 +224,8 @@ def test_captions_print_the_config_and_are_sound_markup(path: Path, config: str)
     checks = {"halt_level": 2, "report_level": 2}  # a warning is an error
     html = publish_parts(text, writer="html", settings_overrides=checks)["html_body"]
     assert "{{" not in html
+    names_missing = "params[\"missing\"]" in path.read_text()
+    assert ("a-cell" in html) == (names_missing and bool(missing))
     if path.stem == "workflow":
         assert values["scenario"] in html
         assert all(name in html for name in values["clips"])

@@ -3,7 +3,7 @@
 # index or --forcerun measures again.
 rule cell:
     input:
-        cell_inputs,
+        noted(cell_inputs),
     output:
         "results/{scenario}/cells/{cell}.json",
     log:
@@ -25,7 +25,7 @@ rule cell:
 # Cheap: every run of it that another profile or other code made is made again.
 rule simulated_cell:
     input:
-        simulated_cell_inputs,
+        noted(simulated_cell_inputs),
     output:
         "results/{scenario}/cells/{cell}.json",
     log:

@@ -23,9 +23,8 @@ enter(Path.cwd())
 ALL_CORES = 1000
 
 
-def settings_of(cells):
+def settings_of(cells, names=("world", "device", "workers", "policy", "trace")):
     """Return what `scripts.figures` calls settings, each with a suffix for its file names."""
-    names = ("world", "device", "workers", "policy", "trace")
     found = {tuple(getattr(cell, name) for name in names): None for cell in cells}
     suffix = {values: "-" + "-".join(map(str, values)) for values in found}
     if len(found) == 1:

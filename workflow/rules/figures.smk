@@ -1,8 +1,23 @@
-# Figures, from the tables alone. Each is made anew when its tables or its script change.
+# Figures, from the tables alone. Each is made anew when its tables or its script change, and when
+# cells that it lacked (allow_missing) are there.
+rule missing_cells:
+    output:
+        "results/{scenario}/missing.csv",
+    log:
+        "results/logs/{scenario}/missing_cells.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        cells=lambda wildcards: missing(CELLS.values()),
+        logs=f"results/logs/{SCENARIO}/cells",
+    script:
+        "../../scripts/calls/missing.py"
+
+
 rule draw_fig_6:
     input:
         profile=lambda wildcards: profile_file(OF_DEVICE[wildcards.of]),
-        raw=lambda wildcards: profile_file(OF_DEVICE[wildcards.of], "profile_raw.csv"),
+        raw=lambda wildcards: raw_profile(OF_DEVICE[wildcards.of]),
         code=figure_code("fig_6"),
     output:
         pdf="results/{scenario}/figures/fig_6{of}.pdf",
@@ -16,35 +31,41 @@ rule draw_fig_6:
     conda:
         "../../envs/analysis.yaml"
     params:
-        latencies=lambda wildcards: latencies_of(OF_DEVICE[wildcards.of]),
+        latencies=lambda wildcards: grid.latencies(config, OF_DEVICE[wildcards.of]),
+        emulated=lambda wildcards: grid.is_emulated(config, OF_DEVICE[wildcards.of]),
     script:
         "../../scripts/calls/fig_6.py"
 
 
 rule draw_fig_7:
     input:
-        cell=cell_index(fig_7_cell()),
-        profile=profile_file(fig_7_cell().device),
+        cell=lambda wildcards: tables_of([FIG_7[wildcards.setting]]),
+        profile=lambda wildcards: profile_file(FIG_7[wildcards.setting].device),
         code=figure_code("fig_7"),
     output:
-        pdf="results/{scenario}/figures/fig_7.pdf",
+        pdf="results/{scenario}/figures/fig_7{setting}.pdf",
         png=report(
-            "results/{scenario}/figures/fig_7.png",
+            "results/{scenario}/figures/fig_7{setting}.png",
             caption="../report/fig_7.rst",
             category="Figures",
         ),
     log:
-        "results/logs/{scenario}/fig_7.log",
+        "results/logs/{scenario}/fig_7{setting}.log",
+    wildcard_constraints:
+        setting=f"({'|'.join(map(re.escape, FIG_7))})",
     conda:
         "../../envs/analysis.yaml"
     params:
-        frames=frames_of([fig_7_cell()])[0],
+        frames=lambda wildcards: frames_of([FIG_7[wildcards.setting]])[0],
+        setting=lambda wildcards: SETTINGS[wildcards.setting],
+        wanted=lambda wildcards: fig_7_wanted(FIG_7[wildcards.setting].world),
     script:
         "../../scripts/calls/fig_7.py"
 
 
 rule draw_fig_8:
     input:
+        missing_table(),
         scores="results/{scenario}/scores.parquet",
         profile=lambda wildcards: profile_file(SETTINGS[wildcards.setting]["device"]),
         code=figure_code("fig_8"),
@@ -61,13 +82,15 @@ rule draw_fig_8:
         "../../envs/analysis.yaml"
     params:
         setting=lambda wildcards: SETTINGS[wildcards.setting],
+        missing=lambda wildcards: missing(cells_of(wildcards.setting)),
     script:
         "../../scripts/calls/fig_8.py"
 
 
 rule draw_fig_9:
     input:
-        cells=lambda wildcards: [cell_index(cell) for cell in cells_of(wildcards.setting)],
+        missing_table(),
+        cells=lambda wildcards: tables_of(cells_of(wildcards.setting)),
         code=figure_code("fig_9"),
     output:
         pdf="results/{scenario}/figures/fig_9{setting}.pdf",
@@ -82,6 +105,7 @@ rule draw_fig_9:
         "../../envs/analysis.yaml"
     params:
         setting=lambda wildcards: SETTINGS[wildcards.setting],
-        frames=lambda wildcards: frames_of(cells_of(wildcards.setting)),
+        frames=lambda wildcards: frames_of(drawn(cells_of(wildcards.setting))),
+        missing=lambda wildcards: missing(cells_of(wildcards.setting)),
     script:
         "../../scripts/calls/fig_9.py"

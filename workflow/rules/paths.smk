@@ -4,8 +4,8 @@ def code(*paths):
     return [os.path.relpath(ROOT / path) for path in paths]
 
 
-def figure_code(figure):
-    return code(*(f"scripts/figures/{name}.py" for name in (figure, "style", "tables")))
+def figure_code(figure, *shared):
+    return code(*(f"scripts/figures/{name}.py" for name in (figure, *shared, "style", "tables")))
 
 
 def used_assets():
@@ -100,39 +100,3 @@ def frames_of(cells):
         for cell in cells
         for run in grid.runs(config, cell)
     ]
-
-
-def cells_of(setting):
-    return [
-        cell
-        for cell in CELLS.values()
-        if all(getattr(cell, name) == value for name, value in SETTINGS[setting].items())
-    ]
-
-
-def figure_files(suffix, names=("fig_6", "fig_7", "fig_8", "fig_9")):
-    """Paths of figures in the scenario's folder, as `suffix` pdf or png."""
-    kinds = {"fig_6": OF_DEVICE, "fig_7": [""], "fig_8": SETTINGS, "fig_9": SETTINGS}
-    return [f"results/{SCENARIO}/figures/{n}{of}.{suffix}" for n in names for of in kinds[n]]
-
-
-def fig_7_cell():
-    """The cell that Fig. 7 looks into."""
-    wanted = config["figures"]["fig_7"]
-    for cell in CELLS.values():
-        found = (
-            (cell.trace, cell.group, float(cell.slo), float(cell.fps)) if cell.slo != "var" else ()
-        )
-        if found == (
-            wanted["trace"],
-            str(wanted["clients"]),
-            wanted["slo_ms"],
-            wanted["fps"],
-        ):
-            return cell
-    raise WorkflowError(f"config: figures.fig_7 asks for {wanted}, which is no cell of the grid")
-
-
-def latencies_of(device):
-    """What latencies are called in figures, such as `cpu: onnxruntime`."""
-    return grid.latencies(config, device)

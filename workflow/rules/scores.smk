@@ -1,7 +1,7 @@
 # One row a run, one row a cell, and the table of cells that people read.
 rule scores:
     input:
-        cells=[cell_index(cell) for cell in CELLS.values()],
+        cells=lambda wildcards: tables_of(CELLS.values()),
         reference=[detections_path(clip, ZOO.reference_px) for clip in RUN_CLIPS],
         code=code(
             "scripts/score.py",
@@ -20,7 +20,8 @@ rule scores:
         "../../envs/analysis.yaml"
     params:
         scoring=config["scoring"],
-        frames=frames_of(CELLS.values()),
+        frames=lambda wildcards: frames_of(drawn(CELLS.values())),
+        missing=lambda wildcards: missing(CELLS.values()),
     script:
         "../../scripts/calls/scores.py"
 

@@ -16,25 +16,43 @@ rule profiles:
 rule fig_6:
     """Accuracy against input size; latency and throughput against batch size."""
     input:
-        figure_files("pdf", ["fig_6"]),
+        figure("fig_6"),
 
 
 rule fig_7:
     """DNN and bandwidth over the frames of two clients."""
     input:
-        figure_files("pdf", ["fig_7"]),
+        figure("fig_7"),
 
 
 rule fig_8:
     """F1 and miss rate against the number of clients."""
     input:
-        figure_files("pdf", ["fig_8"]),
+        figure("fig_8"),
 
 
 rule fig_9:
     """Distribution of the end-to-end latency."""
     input:
-        figure_files("pdf", ["fig_9"]),
+        figure("fig_9"),
+
+
+rule fig_policies:
+    """Miss rate against F1, one point a policy and trace."""
+    input:
+        figure("fig_policies"),
+
+
+rule fig_ablation:
+    """From the published policy to ours, one change at a time."""
+    input:
+        figure("fig_ablation"),
+
+
+rule fig_agreement:
+    """The same cells measured and simulated; not part of `all`."""
+    input:
+        figure("fig_agreement"),
 
 
 rule report:
