@@ -8,8 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from experiment.cores import Cores
-from experiment.grid import Config, Run, pick
-from experiment.paths import ROOT, asset_path, clip_path, needed, onnx_path, profile_folder, zoo_of
+from experiment.grid import Config, Run, is_emulated, pick
+from experiment.paths import (
+    ROOT,
+    asset_path,
+    clip_path,
+    detections_path,
+    needed,
+    onnx_path,
+    profile_folder,
+    zoo_of,
+)
 from jellyfish.files.traces import trace_from_config
 from jellyfish.policy import policy
 from jellyfish.trace import Trace
@@ -48,17 +57,13 @@ def server_job(
         ConfigError: the config names an unknown device or asset.
     """
     device = dict(pick(config, "devices", run.cell.device))
-    weights = asset_path(config, zoo_of(config, root).weights, results, root)
     profile = profile_folder(config, run.cell.device, results) / "profile.json"
     return {
         "host": "127.0.0.1",
         "port": 0,
         "zoo": str((root / str(config["zoo"])).resolve()),
         "profile": str(needed(profile).resolve()),
-        "model": {
-            "onnx": str(needed(onnx_path(config, results)).resolve()),
-            "weights": str(needed(weights).resolve()),
-        },
+        "model": _model(config, run, results, root),
         "devices": [{**device, "cores": list(own)} for own in cores.workers],
         "policy": run.cell.policy,
         "seed": run.seed,
@@ -66,6 +71,25 @@ def server_job(
         "cached_dnns": config["server"]["cached_dnns"],
         "wire_ms": config["network"]["wire_ms"],
         "out_dir": str(folder.resolve()),
+    }
+
+
+def _model(config: Config, run: Run, results: Path, root: Path) -> dict[str, Any]:
+    """Return the files that the run's devices need: weights, or what stands in for them."""
+    zoo = zoo_of(config, root)
+    if not is_emulated(config, run.cell.device):
+        weights = asset_path(config, zoo.weights, results, root)
+        return {
+            "onnx": str(needed(onnx_path(config, results)).resolve()),
+            "weights": str(needed(weights).resolve()),
+        }
+    latencies = profile_folder(config, run.cell.device, results) / "emulation.json"
+    found = {px: detections_path(config, run.clip, px, results) for px in zoo.input_px}
+    return {
+        "emulation": str(needed(latencies).resolve()),
+        "detections": {
+            run.clip: {str(px): str(needed(path).resolve()) for px, path in found.items()}
+        },
     }
 
 

@@ -7,6 +7,7 @@ killed run leaves nothing that looks finished. Whatever fails, all processes are
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import sys
 import time
@@ -18,7 +19,7 @@ from typing import Any
 from experiment import processes, provenance
 from experiment.collect import collect_tables, tidy
 from experiment.cores import Cores, kept_to, share
-from experiment.grid import Config, Run, latencies, pick, run_settings
+from experiment.grid import Config, Run, is_emulated, latencies, pick, run_settings
 from experiment.hosts import Connection, LocalConnection, Process
 from experiment.jobs import SERVER_JOB, client_jobs, server_job
 from experiment.paths import ROOT, profile_folder, run_folder
@@ -59,8 +60,7 @@ class Testbed:
         self._connection = connection
         self._config, self._run = config, run
         self._folder, self._results, self._root = folder, results, root
-        threads = int(pick(config, "devices", run.cell.device).get("threads", 1))
-        self._cores: Cores = share(run.cell.workers, threads)
+        self._cores = _cores(config, run)
         self._stack = ExitStack()
         self._server: Process | None = None
         self._clients: list[Process] = []
@@ -156,6 +156,15 @@ class Testbed:
             if time.monotonic() > deadline:
                 raise RunError(f"{what} within {timeout_s:g} s{_tail(watched[0])}")
             time.sleep(0.02)
+
+
+def _cores(config: Config, run: Run) -> Cores:
+    """Return who runs where; emulated devices sleep and need no core of their own."""
+    threads = int(pick(config, "devices", run.cell.device).get("threads", 1))
+    if not is_emulated(config, run.cell.device):
+        return share(run.cell.workers, threads)
+    everything = tuple(sorted(os.sched_getaffinity(0)))
+    return Cores(workers=(everything,) * run.cell.workers, rest=everything)
 
 
 def _longest_s(job: dict[str, Any]) -> float:

@@ -41,9 +41,9 @@ def profile() -> Profile:
     )
 
 
-def clip() -> dict[int, ClipDetections]:
+def clip(input_px: Sequence[int] = INPUT_PX) -> dict[int, ClipDetections]:
     rng = Random(7)
-    return {px: _clip_at(px, rng) for px in INPUT_PX}
+    return {px: _clip_at(px, rng) for px in input_px}
 
 
 def _clip_at(px: int, rng: Random) -> ClipDetections:

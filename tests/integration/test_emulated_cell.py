@@ -1,0 +1,82 @@
+"""A cell in real time on emulated devices: gRPC, relays and worker processes, but no DNN."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from experiment import grid, paths
+from experiment.cell import run_cell
+from jellyfish.files.atomic import read_json, write_json
+from jellyfish.files.clip_detections import write_clip_detections
+from jellyfish.files.detections import CLIENT_STRIDE, read_coco
+from jellyfish.files.profiles import write_profile
+from jellyfish.files.tables import read_table
+from jellyfish.profile import Profile
+from scripts import clips
+from tests.simulated import clip, emulation, latency_ms
+
+STREAM_S = 3.0
+
+
+def config_of(root: Path) -> dict[str, Any]:
+    value: dict[str, Any] = yaml.safe_load((root / "config" / "config.yaml").read_text())
+    block = {
+        "world": "measured",
+        "device": "gpu",
+        "workers": 2,
+        "traces": ["synthetic"],
+        "clients": [2],
+        "slo_ms": [300],
+        "fps": [10],
+        "clips": ["vtest-1"],
+        "repetitions": 1,
+    }
+    value["devices"]["gpu"] = {"kind": "emulated", "profile": "synthetic", "max_batch": 8}
+    value["clips"]["vtest-1"]["frames"] = 30
+    value["client"] |= {"stream_s": STREAM_S, "start_gap_s": [0.2, 0.3]}
+    return value | {"grid": [block], "mixed": {}, "scenario": "test"}
+
+
+def prepare(config: dict[str, Any], root: Path, assets: Path, results: Path) -> None:
+    (results / "data").mkdir()
+    (results / "data" / "videos").symlink_to(assets / "videos")
+    clips.main(config, "vtest-1", root, results)
+    px = paths.zoo_of(config).input_px
+    table = [[latency_ms(p, b) for b in range(1, 9)] for p in px]
+    profile = Profile(
+        input_px=px,
+        frame_bytes=[p * p * 3 / 7 for p in px],
+        accuracy=[i / len(px) for i in range(len(px))],
+        latency_ms=table,
+    )
+    folder = paths.profile_folder(config, "gpu", results)
+    write_profile(folder / "profile.json", profile)
+    write_json(folder / "emulation.json", {**emulation(), "latency_ms": table})
+    for p, found in clip(px).items():
+        write_clip_detections(paths.detections_path(config, "vtest-1", p, results), found)
+
+
+def test_a_laptop_serves_two_gpus(root: Path, assets: Path, tmp_path: Path) -> None:
+    config = config_of(root)
+    prepare(config, root, assets, tmp_path)
+    (cell,) = grid.cells(config)
+    index = read_json(run_cell(config, cell, tmp_path))
+    (run,) = grid.runs(config, cell)
+    folder = paths.run_folder(run.key, tmp_path)
+    frames = read_table(folder / "frames.parquet").to_pandas()
+    assert len(frames) == 2 * 30
+    assert set(frames.latencies) == {"emulated synthetic"}
+    assert index["runs"][0]["outcomes"]["ok"] > 30  # whatever else this machine does
+    served = frames[frames.outcome == "ok"]
+    assert set(served.gpu) == {0, 1}
+    # What a batch took is drawn as said, whatever the machine's load.
+    limits = np.array([latency_ms(p, b) for p, b in zip(served.dnn_px, served.batch, strict=True)])
+    assert (served.execute_ms <= 1.3 * limits + 1e-6).all()
+    assert (served.execute_ms >= 0.6 * limits).all()
+    assert set(served.clip_frame) <= set(range(30))
+    answered = {image // CLIENT_STRIDE for image in read_coco(folder / "detections.json")}
+    assert answered == {0, 1}

@@ -1,0 +1,172 @@
+"""A simulated cell: the same files as a measured one, made again only when something changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from experiment import grid, paths, simulation
+from experiment.cell import complete, run_cell
+from experiment.grid import Cell, Run
+from jellyfish.errors import ConfigError, DataError
+from jellyfish.files.atomic import read_json, write_json
+from jellyfish.files.clip_detections import write_clip_detections
+from jellyfish.files.detections import CLIENT_STRIDE, read_coco
+from jellyfish.files.profiles import write_profile
+from jellyfish.files.provenance import read_provenance
+from jellyfish.files.tables import FRAMES, read_table
+from jellyfish.profile import Profile
+from tests.simulated import clip, latency_ms
+
+Config = dict[str, Any]
+
+
+@pytest.fixture
+def config(root: Path) -> Config:
+    value: Config = yaml.safe_load((root / "config" / "config.yaml").read_text())
+    block = {
+        "world": "simulated",
+        "device": "gpu",
+        "workers": 2,
+        "traces": ["synthetic"],
+        "clients": [2],
+        "slo_ms": [100],
+        "fps": [15],
+        "clips": ["vtest-1"],
+        "repetitions": 2,
+    }
+    value["devices"]["gpu"] = {"kind": "emulated", "profile": "synthetic", "max_batch": 8}
+    value["client"] |= {"stream_s": 4.0, "start_gap_s": [0.2, 0.5]}
+    value["simulation"] = {
+        "downlink_mbps": 100,
+        "queue_limit_bytes": None,
+        "scheduler_ms": 1.0,
+        "server_ms": 0.3,
+        "hand_over_ms": 0.5,
+        "device_ms": 2.0,
+    }
+    return value | {"grid": [block], "mixed": {}, "scenario": "test"}
+
+
+@pytest.fixture
+def results(config: Config, tmp_path: Path) -> Path:
+    px = paths.zoo_of(config).input_px
+    table = [[latency_ms(p, b) for b in range(1, 9)] for p in px]
+    profile = Profile(
+        input_px=px,
+        frame_bytes=[p * p * 3 / 7 for p in px],
+        accuracy=[i / len(px) for i in range(len(px))],
+        latency_ms=table,
+    )
+    folder = paths.profile_folder(config, "gpu", tmp_path)
+    write_profile(folder / "profile.json", profile)
+    model = {"kind": "jitter", "latency_ms": table, "sigma": 0.06, "cap": 1.3}
+    write_json(folder / "emulation.json", model)
+    for p, found in clip(px).items():
+        write_clip_detections(paths.detections_path(config, "vtest-1", p, tmp_path), found)
+    return tmp_path
+
+
+@pytest.fixture
+def cell(config: Config) -> Cell:
+    (found,) = grid.cells(config)
+    return found
+
+
+@pytest.fixture
+def run(config: Config, cell: Cell) -> Run:
+    return grid.runs(config, cell)[0]
+
+
+def test_a_cell_has_the_files_of_a_measured_one(
+    config: Config, cell: Cell, run: Run, results: Path
+) -> None:
+    index = read_json(run_cell(config, cell, results))
+    assert cell.name.startswith("simulated-")
+    assert [row["frames"] for row in index["runs"]] == [120, 120]
+    folder = paths.run_folder(run.key, results)
+    frames = read_table(folder / "frames.parquet")
+    assert frames.column_names[: len(FRAMES.names)] == FRAMES.names
+    assert set(frames.column("world").to_pylist()) == {"simulated"}
+    assert set(frames.column("latencies").to_pylist()) == {"emulated synthetic"}
+    assert len(read_table(folder / "plans.parquet")) >= 8
+    found = read_coco(folder / "detections.json")
+    assert {image // CLIENT_STRIDE for image in found} == {0, 1}
+    assert len(read_json(folder / "server.json")["clients"]) == 2
+    made = read_provenance(folder)
+    assert (made.world, made.device) == ("simulated", "emulated synthetic")
+    assert not list((results / "runs").glob(".*"))
+
+
+def test_only_what_changed_is_made_again(
+    config: Config, cell: Cell, run: Run, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_cell(config, cell, results)
+    assert complete(config, run, results)
+    folder = paths.run_folder(run.key, results)
+    before = (folder / "provenance.json").stat().st_mtime_ns
+    run_cell(config, cell, results)
+    assert (folder / "provenance.json").stat().st_mtime_ns == before
+    model = paths.profile_folder(config, "gpu", results) / "emulation.json"
+    write_json(model, {**read_json(model), "sigma": 0.0})
+    assert not complete(config, run, results)
+    run_cell(config, cell, results)
+    assert complete(config, run, results)
+    monkeypatch.setattr(simulation, "code_digest", lambda root: "another code")
+    assert not complete(config, run, results)
+    model.unlink()
+    assert not complete(config, run, results)
+
+
+BODY = """
+import json, sys
+from pathlib import Path
+from experiment import grid, simulation
+config = json.loads(sys.argv[1])
+(cell,) = grid.cells(config)
+simulation.simulate(config, grid.runs(config, cell)[0], Path(sys.argv[2]))
+"""
+
+
+def test_the_same_bytes_in_every_process(
+    config: Config, run: Run, results: Path, root: Path
+) -> None:
+    seen = set()
+    for seed in ("0", "5"):
+        subprocess.run(
+            [sys.executable, "-c", BODY, json.dumps(config), str(results)],
+            cwd=root,
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(root), "PATH": "/usr/bin:/bin"},
+            check=True,
+        )
+        folder = paths.run_folder(run.key, results)
+        names = ("frames.parquet", "plans.parquet", "detections.json", "server.json")
+        content = b"".join((folder / name).read_bytes() for name in names)
+        seen.add(hashlib.sha256(content).hexdigest())
+    assert len(seen) == 1
+
+
+def test_what_is_missing_is_named(config: Config, run: Run, results: Path) -> None:
+    path = paths.detections_path(config, "vtest-1", 320, results)
+    path.unlink()
+    with pytest.raises(DataError, match=str(path)):
+        simulation.simulate(config, run, results)
+    folder = paths.profile_folder(config, "gpu", results)
+    model = read_json(folder / "emulation.json")
+    write_json(folder / "emulation.json", {**model, "latency_ms": model["latency_ms"][:3]})
+    with pytest.raises(DataError, match=r"emulation\.json has 3 DNNs"):
+        simulation.simulate(config, run, results)
+
+
+def test_a_real_device_cannot_be_simulated(config: Config, results: Path) -> None:
+    config["grid"][0]["device"] = "cpu"
+    (cell,) = grid.cells(config)
+    with pytest.raises(ConfigError, match="device cpu"):
+        simulation.simulate(config, grid.runs(config, cell)[0], results)
