@@ -224,7 +224,7 @@ def test_captions_print_the_config_and_are_sound_markup(
     checks = {"halt_level": 2, "report_level": 2}  # a warning is an error
     html = publish_parts(text, writer="html", settings_overrides=checks)["html_body"]
     assert "{{" not in html
-    names_missing = "params[\"missing\"]" in path.read_text()
+    names_missing = 'params["missing"]' in path.read_text()
     assert ("a-cell" in html) == (names_missing and bool(missing))
     if path.stem == "workflow":
         assert values["scenario"] in html

@@ -163,6 +163,9 @@ def test_every_scenario_is_valid() -> None:
     assert default.zoo.input_px[0] == 128
     smoke = scenario.load(config("smoke.yaml"), ROOT)
     assert len(smoke.cells) == 2
+    agreement = scenario.load(config("agreement.yaml"), ROOT)
+    worlds = [cell.world for cell in agreement.cells.values()]
+    assert worlds.count("measured") == worlds.count("simulated") == 12 + 4
 
 
 @pytest.mark.parametrize(
