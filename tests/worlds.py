@@ -1,0 +1,169 @@
+"""One engine and its clients in either world, so that one test body runs in both."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from random import Random
+from typing import Protocol
+
+import grpc
+
+from client.grpc_transport import GrpcTransport
+from client.session import Session, SessionConfig
+from client.shaping.process import RelayProcess
+from client.source import SourceFrame
+from client.transport import Transport
+from experiment.link import Link, VirtualServer
+from experiment.stored_source import StoredSource
+from experiment.virtual_serving import Scene, engine_of
+from jellyfish.emulation import worker_seed
+from jellyfish.files.atomic import write_json
+from jellyfish.files.clip_detections import write_clip_detections
+from jellyfish.files.zoo import read_zoo
+from jellyfish.protocol.jellyfish_pb2_grpc import add_JellyfishServicer_to_server
+from jellyfish.trace import Trace
+from server.devices import emulated_spec
+from server.engine import Engine
+from server.planner import ProcessPlanner
+from server.service import Service
+from server.worker_process import ProcessWorker
+from tests.simulated import INPUT_PX, emulation
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class World(Protocol):
+    """Where a behaviour plays."""
+
+    engine: Engine
+
+    async def client(
+        self, number: int, fps: float, slo_ms: float, stream_s: float, trace: Trace | None = None
+    ) -> Session:
+        """Return a client that is ready to run."""
+
+    async def vanish(self, number: int) -> None:
+        """Take a client's network away."""
+
+
+def _session(
+    scene: Scene, transport: Transport, source: StoredSource, encode_ms: float, **asked: float
+) -> Session:
+    number = int(asked.pop("number"))
+    config = SessionConfig(
+        client=number,
+        name=f"client-{number}",
+        encode_ms=encode_ms,
+        **asked,  # type: ignore[arg-type]
+    )
+    return Session(config, transport, source)
+
+
+class VirtualWorld:
+    """Links in memory and workers in the loop."""
+
+    def __init__(self, scene: Scene, engine: Engine) -> None:
+        self.engine, self._scene = engine, scene
+        self._server = VirtualServer(engine, scene.server_ms)
+        self._source = StoredSource(scene.clip, scene.sizes)
+        self._links: dict[int, Link] = {}
+
+    async def client(
+        self, number: int, fps: float, slo_ms: float, stream_s: float, trace: Trace | None = None
+    ) -> Session:
+        origin_s = asyncio.get_running_loop().time()
+        link = self._links[number] = Link(self._server, self._scene.link, trace, origin_s)
+        asked = {"number": number, "fps": fps, "slo_ms": slo_ms, "stream_s": stream_s}
+        return _session(self._scene, link, self._source, self._scene.link.device_ms, **asked)
+
+    async def vanish(self, number: int) -> None:
+        self._links[number].cut()
+
+
+class FullSource(StoredSource):
+    """Frames that really weigh what they weigh."""
+
+    def frame(self, k: int, px: int) -> SourceFrame:
+        made = super().frame(k, px)
+        return SourceFrame(made.tag, bytes(len(made.image)), made.clip_frame)
+
+
+class RealWorld:
+    """gRPC, worker processes with emulated devices, and a relay a client."""
+
+    def __init__(self, scene: Scene, engine: Engine, port: int, folder: Path) -> None:
+        self.engine, self._scene, self._port, self._folder = engine, scene, port, folder
+        self._source = FullSource(scene.clip, scene.sizes)
+        self.relays: dict[int, RelayProcess] = {}
+
+    async def client(
+        self, number: int, fps: float, slo_ms: float, stream_s: float, trace: Trace | None = None
+    ) -> Session:
+        path = None
+        if trace is not None:
+            path = self._folder / f"trace-{number}.json"
+            path.write_text(json.dumps({"mbps": trace.mbps, "step_s": trace.step_s}))
+        relay = self.relays[number] = RelayProcess(f"127.0.0.1:{self._port}", path, 0.0)
+        await relay.start()
+        transport = GrpcTransport(f"127.0.0.1:{relay.port}")
+        asked = {"number": number, "fps": fps, "slo_ms": slo_ms, "stream_s": stream_s}
+        return _session(self._scene, transport, self._source, 0.0, **asked)
+
+    async def vanish(self, number: int) -> None:
+        await self.relays.pop(number).stop()
+
+
+@asynccontextmanager
+async def virtual_world(scene: Scene) -> AsyncIterator[World]:
+    engine = engine_of(scene)
+    await engine.start()
+    try:
+        yield VirtualWorld(scene, engine)
+    finally:
+        await engine.stop(1.0)
+
+
+@asynccontextmanager
+async def real_world(scene: Scene, folder: Path) -> AsyncIterator[World]:
+    workers = [
+        ProcessWorker(
+            emulated_spec(
+                {"kind": "emulated"},
+                read_zoo(ROOT / "config/zoo/yolov3-tiny.yaml"),
+                emulation=folder / "emulation.json",
+                detections={scene.clip: _stored(scene, folder)},
+                seed=worker_seed(scene.seed, i),
+                max_batch=scene.profile.max_batch,
+                input_px=INPUT_PX,
+            ),
+            f"worker-{i}",
+        )
+        for i in range(scene.workers)
+    ]
+    planner = ProcessPlanner(scene.policy.solver)
+    engine = Engine(scene.profile, workers, planner, scene.policy, Random(scene.seed), scene.engine)
+    server, service = grpc.aio.server(), Service(engine)
+    add_JellyfishServicer_to_server(service, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    world = RealWorld(scene, engine, port, folder)
+    async with AsyncExitStack() as ends:
+        ends.push_async_callback(server.stop, 0.5)
+        ends.push_async_callback(service.close, 0.5)
+        ends.push_async_callback(engine.stop, 1.0)
+        await engine.start()
+        await server.start()
+        yield world
+        for relay in world.relays.values():
+            await relay.stop()
+
+
+def _stored(scene: Scene, folder: Path) -> dict[int, Path]:
+    write_json(folder / "emulation.json", emulation())
+    paths = {px: folder / f"{px}.npz" for px in scene.sizes}
+    for px, path in paths.items():
+        write_clip_detections(path, scene.sizes[px])
+    return paths
