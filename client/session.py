@@ -78,6 +78,7 @@ class Session:
         self._bandwidth = ClientBandwidth(config.wire_ms)
         self._in_flight: dict[int, FrameRow] = {}
         self._told_px = 0
+        self._heard_s = 0.0  # when the server said something last
         self._sizes: tuple[tuple[int, ...], tuple[float, ...]] = ((), ())
         self._stopped = asyncio.Event()
         self._answered = asyncio.Event()
@@ -99,7 +100,9 @@ class Session:
         try:
             await self._until_first(self._join(), self._stopped.wait())
             if not self._stopped.is_set():
-                await self._until_first(self._stream(), self._listen(), self._stopped.wait())
+                await self._until_first(
+                    self._stream(), self._listen(), self._watch(), self._stopped.wait()
+                )
         finally:
             self._settle()
             await self._transport.close()
@@ -201,15 +204,22 @@ class Session:
         """Take what the server says until it is gone."""
         try:
             while True:
-                async with asyncio.timeout(SILENCE_S):
-                    received = await self._transport.receive()
-                self._receive(received)
-        except TimeoutError:
-            self.gone = f"the server has been silent for {SILENCE_S} s"
+                self._receive(await self._transport.receive())
         except JellyfishError as error:
             self.gone = str(error)
 
+    async def _watch(self) -> None:
+        """Wait until the server has been silent for too long.
+
+        One timer that looks back, and not one for each thing that the server says.
+        """
+        self._heard_s = _now()
+        while (left_s := self._heard_s + SILENCE_S - _now()) > 0:
+            await asyncio.sleep(left_s)
+        self.gone = f"the server has been silent for {SILENCE_S} s"
+
     def _receive(self, received: Received) -> None:
+        self._heard_s = _now()
         event = received.event
         if isinstance(event, Ack):
             self._acknowledge(event)
