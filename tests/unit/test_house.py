@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median, quantiles
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from experiment.grid import runs
 from jellyfish.errors import ConfigError
 from scripts import scenario
 
@@ -159,10 +161,15 @@ def lay_over(below: dict[str, Any], above: dict[str, Any]) -> None:
 
 def test_every_scenario_is_valid() -> None:
     default = scenario.load(config(), ROOT)
-    assert len(default.cells) == 4 * 2 * 2
+    of_world = Counter(cell.world for cell in default.cells.values())
+    assert of_world == {"measured": 4 * 2, "simulated": 4 * 3 * 2}
     assert default.zoo.input_px[0] == 128
     smoke = scenario.load(config("smoke.yaml"), ROOT)
-    assert len(smoke.cells) == 2
+    assert len(smoke.cells) == 2 + 2
+    published = scenario.load(config("paper.yaml"), ROOT)
+    cells = list(published.cells.values())
+    assert sum(len(runs(config("paper.yaml"), c)) for c in cells if c.slo != "var") == 648
+    assert len(cells) == 3 * (24 + 2)
     agreement = scenario.load(config("agreement.yaml"), ROOT)
     worlds = [cell.world for cell in agreement.cells.values()]
     assert worlds.count("measured") == worlds.count("simulated") == 12 + 4
@@ -186,6 +193,11 @@ def test_every_scenario_is_valid() -> None:
         ({"assets": "nope.yaml"}, r"nope\.yaml: No such file"),
         ({"scoring": {"classes": ["ghost"]}}, r"no 'ghost' under labels"),
         ({"scoring": {"labelled": "nope"}}, r"no 'nope' under assets"),
+        ({"devices": {"d": {"kind": "emulated"}}}, r"devices\.d: profile is missing"),
+        ({"devices": {"d": {"kind": "emulated", "profile": "no"}}}, r"no 'no' under devices"),
+        ({"devices": {"cpu": {"max_batch": 2}}}, r"devices\.cpu: unknown key 'max_batch'"),
+        ({"simulation": {"device_ms": -1}}, r"simulation\.device_ms: -1 is less than"),
+        ({"traces": {"t": {"kind": "generated", "model": "5g"}}}, r"traces\.t"),
         ({"server": {"policy": "best"}}, r"no policy 'best'; there are: paper"),
         ({"clips": {"c": {"asset": "vtest", "first": 0}}}, r"clips\.c: frames is missing"),
     ],
@@ -217,3 +229,10 @@ def test_make_says_what_it_can_do() -> None:
     for target in ("all", "test", "lint", "clean", "smoke", "lock"):
         assert f"\n{target} " in f"\n{said.stdout}"
     assert "fig_8" in said.stdout
+
+
+def test_what_runs_dnns_is_not_simulated() -> None:
+    changed = config()
+    changed["grid"][0]["world"] = "simulated"
+    with pytest.raises(ConfigError, match="device 'cpu' of a simulated block is not emulated"):
+        scenario.load(changed, ROOT)
