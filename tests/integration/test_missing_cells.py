@@ -16,7 +16,8 @@ SCENARIO = """
 scenario: part
 grid:
   - {world: measured, device: cpu, workers: 1, traces: [synthetic], clients: [1, 2],
-     slo_ms: [150], fps: [5], clips: [vtest-1], repetitions: 1}
+     slo_ms: [150], fps: [5], clips: [vtest-1], repetitions: 1,
+     client: {start_gap_s: [0, 2]}}
 figures: {fig_7: {trace: synthetic, clients: 2, slo_ms: 150, fps: 5}}
 """
 

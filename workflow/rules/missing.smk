@@ -5,8 +5,9 @@ ALLOW_MISSING = str(config.get("allow_missing")).lower() == "true"
 
 
 @cache
-def is_finished(cell):
-    """Whether the cell's index lists just the runs that the config asks for, all in their place."""
+def is_finished(name):
+    """Whether a cell's index lists just the runs that the config asks for, all in their place."""
+    cell = CELLS[name]
     index, wanted = Path(cell_index(cell)), {run.key for run in grid.runs(config, cell)}
     here = index.is_file() and indexed_runs(index) == wanted
     return here and all(Path(path).is_file() for path in frames_of([cell]))
@@ -14,13 +15,12 @@ def is_finished(cell):
 
 def drawn(cells):
     """Those of `cells` that are drawn: all; with allow_missing, those that are finished."""
-    return [cell for cell in cells if not ALLOW_MISSING or is_finished(cell)]
+    return [cell for cell in cells if not ALLOW_MISSING or is_finished(cell.name)]
 
 
 def missing(cells):
     """Names of the cells that are not drawn."""
-    there = drawn(cells)
-    return [cell.name for cell in cells if cell not in there]
+    return [cell.name for cell in cells if ALLOW_MISSING and not is_finished(cell.name)]
 
 
 def tables_of(cells):
