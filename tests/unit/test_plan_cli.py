@@ -182,3 +182,11 @@ def test_it_runs_by_itself_on_jellyfish_alone(example: str) -> None:
     assert json.loads(done.stdout)["effectiveness"] == 1.0
     foreign = {"server", "client", "scripts", "torch", "grpc", "cv2", "pandas", "pyarrow"}
     assert not foreign & set(done.stderr.split())
+
+
+def test_the_example_of_the_readme_is_planned(capsys: pytest.CaptureFixture[str]) -> None:
+    path = ROOT / "config" / "examples" / "problem.json"
+    assert plan.main([str(path), "--solver", "optimum"]) == 0
+    found = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert found["effectiveness"] == 1
+    assert found["accuracy"] == pytest.approx(found["bound"])
