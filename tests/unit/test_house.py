@@ -15,6 +15,7 @@ import yaml
 
 from experiment.grid import runs
 from jellyfish.errors import ConfigError
+from jellyfish.policy import POLICIES
 from scripts import scenario
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -169,6 +170,8 @@ def test_every_scenario_is_valid() -> None:
     assert default.zoo.input_px[0] == 128
     smoke = scenario.load(config("smoke.yaml"), ROOT)
     assert len(smoke.cells) == 2
+    policies = scenario.load(config("policies.yaml"), ROOT)
+    assert {cell.policy for cell in policies.cells.values()} == set(POLICIES)
     published = scenario.load(config("paper.yaml"), ROOT)
     cells = list(published.cells.values())
     assert sum(len(runs(config("paper.yaml"), c)) for c in cells if c.slo != "var") == 648
