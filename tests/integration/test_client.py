@@ -64,7 +64,8 @@ class Server(JellyfishServicer):
 
     async def Stream(self, requests: Any, context: Any) -> None:  # noqa: N802
         assert dict(context.invocation_metadata())["jellyfish-token"] == "secret-token"
-        heart = asyncio.create_task(self._beat(context))
+        writing = asyncio.Lock()  # a call takes one write at a time
+        heart = asyncio.create_task(self._beat(context, writing))
         try:
             async for frame in requests:
                 self.frames.append(frame)
@@ -74,7 +75,8 @@ class Server(JellyfishServicer):
                 if self.behaviour == "end":
                     return
                 for event in self._events(frame.id):
-                    await context.write(event_to_wire(event))
+                    async with writing:
+                        await context.write(event_to_wire(event))
         finally:
             heart.cancel()
 
@@ -83,9 +85,10 @@ class Server(JellyfishServicer):
         answer = Answer(number, Outcome.OK, "", 320, 320, 0, 1, 1.0, stages, ONE_BOX)
         return [Ack(number, 0.1), answer]
 
-    async def _beat(self, context: Any) -> None:
+    async def _beat(self, context: Any, writing: asyncio.Lock) -> None:
         while self.behaviour != "silent":
-            await context.write(event_to_wire(Heartbeat()))
+            async with writing:
+                await context.write(event_to_wire(Heartbeat()))
             await asyncio.sleep(0.3)
 
 

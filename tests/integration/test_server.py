@@ -223,17 +223,16 @@ async def test_an_interrupt_under_load_answers_what_waits_and_ends(
 ) -> None:
     async with serving(job_of(model, tmp_path)) as server, server.channel() as channel:
         client = await Client(channel).join(fps=30, slo_ms=500)
-        sent, answered = 0, 0
+        sent, answered, pouring_on = 0, 0, True
 
         async def pour() -> None:
             nonlocal sent
-            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                while True:
-                    await client.call.write(
-                        pb.Frame(id=sent, tag=b"", image=image, px=96, bandwidth_kbps=50_000)
-                    )
-                    sent += 1
-                    await asyncio.sleep(0.01)
+            while pouring_on:
+                await client.call.write(
+                    pb.Frame(id=sent, tag=b"", image=image, px=96, bandwidth_kbps=50_000)
+                )
+                sent += 1
+                await asyncio.sleep(0.01)
 
         async def listen() -> None:
             nonlocal answered
@@ -242,9 +241,10 @@ async def test_an_interrupt_under_load_answers_what_waits_and_ends(
 
         pouring, listening = asyncio.create_task(pour()), asyncio.create_task(listen())
         await asyncio.sleep(1)
+        pouring_on = False  # a write into a call that has ended hides the call's own end
+        await pouring
         assert await server.end(signal.SIGINT) == 0
         await listening
-        pouring.cancel()
     counts = json.loads((tmp_path / "server.json").read_text())["clients"]["a"]
     assert answered == counts["received"] - counts["abandoned"]
     assert counts["ok"] > 0
