@@ -49,6 +49,7 @@ def problem_of(
 ) -> Problem:
     """Return the scheduling problem that `clients` and the live `gpus` pose now."""
     running = [gpu.last_dnn for gpu in gpus]
+    positions = {gpu.index: position for position, gpu in enumerate(gpus)}
     return Problem(
         gpus=len(gpus),
         profile=settings.profile,
@@ -60,6 +61,7 @@ def problem_of(
         response_bytes=[c.response_bytes for c in clients],
         overhead_ms=overhead_ms,
         initial_dnns=running,
+        initial_gpus=[None if c.gpu is None else positions.get(c.gpu.index) for c in clients],
     )
 
 

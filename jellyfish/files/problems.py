@@ -37,6 +37,7 @@ def problem_from_json(value: Any) -> Problem:
     initial = _list(fields.get("initial_dnns") or [], "initial_dnns")
     if initial and len(initial) != gpus:
         raise DataError(f"initial_dnns: {len(initial)} DNNs for {gpus} GPUs")
+    columns: dict[str, Any] = {key: [c[key] for c in clients] for key in (*CLIENT, "wire_ms")}
     return Problem(
         gpus=gpus,
         profile=profile,
@@ -45,7 +46,7 @@ def problem_from_json(value: Any) -> Problem:
         ],
         overhead_ms=_number(fields.get("overhead_ms", 0), "overhead_ms"),
         response_bytes=_number(fields.get("response_bytes", 0), "response_bytes"),
-        **{key: [client[key] for client in clients] for key in (*CLIENT, "wire_ms")},
+        **columns,
     )
 
 

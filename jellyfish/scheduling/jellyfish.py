@@ -10,16 +10,17 @@ from __future__ import annotations
 import numpy as np
 
 from jellyfish.profile import FloatArray
-from jellyfish.scheduling.kernels.arrays import CROWD, Floats, Ints, Scratch, State, Task
+from jellyfish.scheduling.kernels.arrays import CROWD, Ints, Scratch, State, Task
+from jellyfish.scheduling.kernels.describing import describe
 from jellyfish.scheduling.kernels.searching import RUINED, advance, begin
-from jellyfish.scheduling.placing import Group, place
+from jellyfish.scheduling.placing import as_now, place
 from jellyfish.scheduling.problem import Budget, Plan, Problem
+from jellyfish.scheduling.staying import Group
 
 EFFORT = 400  # steps unless told; a pair of GPUs planned anew is one
 STEPS_AT_ONCE = 20  # between two looks at the clock
 HUNDREDTHS = 100.0
 CLOSE = 1e-12  # relative; what rounding may add to a sum of frame rates
-IMPOSSIBLE = 1e12  # GPUs per unit, where a DNN cannot serve a client
 
 
 def solve(problem: Problem, seed: int, budget: Budget = None, *, grow_batches: bool = True) -> Plan:
@@ -40,7 +41,16 @@ def solve(problem: Problem, seed: int, budget: Budget = None, *, grow_batches: b
         (int(order[dnn]), served[members[:count]].tolist())
         for dnn, count, members in zip(state.dnn, state.filled, state.members, strict=True)
     ]
-    return place(problem, groups, grow_batches=grow_batches)
+    found = place(problem, groups, grow_batches=grow_batches)
+    now = as_now(problem, grow_batches=grow_batches)
+    if now is None or _rank(now) < _rank(found):
+        return found
+    return now
+
+
+def _rank(plan: Plan) -> tuple[float, float]:
+    """Return what plans are compared by, without what rounding may add."""
+    return plan.effectiveness, round(plan.accuracy, 12)
 
 
 def accuracy_bound(problem: Problem) -> float:
@@ -57,9 +67,8 @@ def accuracy_bound(problem: Problem) -> float:
 
 def warm() -> None:
     """Compile or load from disk what `solve` needs."""
-    floats, ints = np.ones((2, 1)), np.ones((2, 1), np.int64)
-    capacity = np.array([[0, 2]])
-    task = Task(ints[:, 0].copy(), ints, capacity, floats, np.ones(1))
+    one = np.ones((2, 1), np.int64)
+    task = describe(one[:, 0].copy(), one, np.array([[0, 2]]), np.ones(1))
     _run(task, 1, 0, 1)
 
 
@@ -73,7 +82,7 @@ def _run(task: Task, gpus: int, seed: int, budget: Budget) -> State:
         loss=np.zeros(gpus),
         changed=np.zeros(gpus, np.int64),
         waiting=np.zeros(clients + 1, np.int64),
-        worth=np.zeros(clients),
+        worth=np.zeros(len(task.kinds.weight)),
         numbers=np.zeros(3),
         order=np.zeros(gpus + 2, np.int64),
         random=np.array([(seed * 0x9E3779B97F4A7C15 + 1) & 0x3FFFFFFFFFFFFFFF | 1]),
@@ -102,11 +111,7 @@ def _task(problem: Problem, served: Ints, order: Ints) -> Task:
     # A GPU whose clients allow a batch of b can run any smaller one.
     capacity[:, 1:] = np.maximum.accumulate(np.minimum(carried, weight.sum()), axis=1)
     batch = problem.largest_batch[served[:, np.newaxis], order]
-    dnns = np.arange(len(order))
-    batch[capacity[dnns, batch] < weight[:, np.newaxis]] = 0
-    room = capacity[dnns, batch]
-    share: Floats = np.where(room > 0, 1 / np.maximum(room, 1), IMPOSSIBLE)
-    return Task(weight, batch, capacity, share, problem.profile.accuracy[order])
+    return describe(weight, batch, capacity, problem.profile.accuracy[order])
 
 
 def _weights(fps: FloatArray, fastest: float) -> tuple[Ints, float]:

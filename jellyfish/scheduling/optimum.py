@@ -20,8 +20,9 @@ import numpy as np
 from jellyfish.scheduling.gpu_types import GpuTypes, gpu_types
 from jellyfish.scheduling.milp import Answer, IntegerProgram
 from jellyfish.scheduling.packing import Pattern, TooMany, carried, pack, patterns
-from jellyfish.scheduling.placing import Group, place
+from jellyfish.scheduling.placing import place
 from jellyfish.scheduling.problem import Budget, Plan, Problem
+from jellyfish.scheduling.staying import Group
 
 PACKING_STEPS = 5_000
 PATTERN_STEPS = 20_000

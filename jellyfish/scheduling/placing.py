@@ -1,63 +1,93 @@
-"""From groups of clients that share a GPU to a plan: GPUs keep the DNNs they hold if they can."""
+"""From groups of clients that share a GPU to a plan, with its batch sizes and its worth."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from math import fsum
 
 import numpy as np
 
 from jellyfish.scheduling.problem import BATCHES_IN_BUDGET, GpuPlan, Plan, Problem
-
-Group = tuple[int, Sequence[int]]  # a DNN, and the clients that one GPU serves with it
+from jellyfish.scheduling.staying import Group, gpus_of, groups_now, sent_home
 
 
 def place(problem: Problem, groups: Sequence[Group], *, grow_batches: bool = True) -> Plan:
     """Return the plan in which each of `groups` has a GPU; empty groups need none.
 
-    Batches are the smallest that keep up; grown, they are as large as deadlines and the rate
-    allow, so that a GPU that fell behind catches up. Feasible groups give a feasible plan.
+    GPUs keep the DNNs they hold and clients their GPUs where that changes nothing else. Batches are
+    the smallest that keep up; grown, they are as large as deadlines and the rate allow, so that a
+    GPU that fell behind catches up. Feasible groups give a feasible plan.
     """
     groups = sorted((dnn, sorted(members)) for dnn, members in groups if len(members))
+    where = gpus_of(problem, groups)
+    if problem.initial_gpus:
+        groups = sent_home(problem, groups, where, _batches(problem, groups, grow=False))
+    return _plan(problem, groups, where, grow_batches)
+
+
+def as_now(problem: Problem, *, grow_batches: bool = True) -> Plan | None:
+    """Return the plan in which nothing moves; None where it is not known, or breaks a rule."""
+    now = groups_now(problem)
+    groups = list(now.values())
+    for (dnn, members), batch in zip(groups, _batches(problem, groups, grow=False), strict=True):
+        rate = problem.total_fps(members)
+        if problem.largest_batch[members, dnn].min() < batch:
+            return None
+        if problem.profile.throughput[dnn, batch - 1] <= rate:
+            return None
+    return _plan(problem, groups, list(now), grow_batches) if groups else None
+
+
+def _plan(
+    problem: Problem, groups: Sequence[Group], where: Sequence[int], grow_batches: bool
+) -> Plan:
     gpus: list[GpuPlan | None] = [None] * problem.gpus
     clients: list[int | None] = [None] * problem.clients
-    accuracy: list[float] = problem.profile.accuracy.tolist()
-    earned: list[float] = []
-    for gpu, (dnn, members) in zip(_gpus_of(problem, groups), groups, strict=True):
-        rates = problem.fps[members].tolist()
-        gpus[gpu] = GpuPlan(dnn, _batch(problem, dnn, members, fsum(rates), grow_batches))
-        earned += [fps * accuracy[dnn] for fps in rates]
+    batches = _batches(problem, groups, grow_batches)
+    for gpu, (dnn, members), batch in zip(where, groups, batches, strict=True):
+        gpus[gpu] = GpuPlan(dnn, batch)
         for client in members:
             clients[client] = gpu
-    servable: list[int] = np.flatnonzero(problem.servable).tolist()
-    if not servable:
-        return Plan(tuple(gpus), tuple(clients), 1.0, 0.0)
-    served = fsum(earned) / problem.total_fps(servable)
-    return Plan(tuple(gpus), tuple(clients), len(earned) / len(servable), served)
+    return Plan(tuple(gpus), tuple(clients), *_worth(problem, groups))
 
 
-def _gpus_of(problem: Problem, groups: Sequence[Group]) -> list[int]:
-    """Return a GPU for each group, of those that hold the group's DNN where there are any."""
-    holding: dict[int, list[int]] = defaultdict(list)
-    for gpu in reversed(range(problem.gpus)):
-        holding[problem.start_dnns[gpu]].append(gpu)
-    found = [holding[dnn].pop() if holding[dnn] else None for dnn, _ in groups]
-    left = sorted((gpu for gpus in holding.values() for gpu in gpus), reverse=True)
-    return [left.pop() if gpu is None else gpu for gpu in found]
+def _worth(problem: Problem, groups: Sequence[Group]) -> tuple[float, float]:
+    servable = np.flatnonzero(problem.servable)
+    if not len(servable):
+        return 1.0, 0.0
+    mapped, dnn = _columns(groups)
+    earned = problem.fps[mapped] * problem.profile.accuracy[dnn]
+    # Each rounded, then added without more of it: the same, whatever the order.
+    return len(mapped) / len(servable), fsum(earned.tolist()) / fsum(problem.fps[servable].tolist())
 
 
-def _batch(problem: Problem, dnn: int, members: Sequence[int], fps: float, grow: bool) -> int:
-    throughput = problem.profile.throughput[dnn]
-    batch = int(np.argmax(throughput > fps)) + 1
-    if not grow:
-        return batch
-    latency = problem.profile.latency_ms[dnn]
-    budget = problem.budget_ms[members, dnn].min()
-    while (
-        batch < problem.profile.max_batch
-        and BATCHES_IN_BUDGET * latency[batch] <= budget
-        and throughput[batch] > fps
-    ):
+def _columns(groups: Sequence[Group]) -> tuple[np.ndarray, np.ndarray]:
+    """Return who is mapped, group by group, and to which DNN."""
+    mapped = np.array([i for _, members in groups for i in members], np.int64)
+    sizes = [len(members) for _, members in groups]
+    return mapped, np.repeat(np.array([dnn for dnn, _ in groups], np.int64), sizes)
+
+
+def _batches(problem: Problem, groups: Sequence[Group], grow: bool) -> list[int]:
+    """Return the batch size of each group's GPU."""
+    if not groups:
+        return []
+    mapped, dnn = _columns(groups)
+    ends = list(accumulate(len(members) for _, members in groups))
+    rates = problem.fps[mapped].tolist()
+    budgets = np.minimum.reduceat(problem.budget_ms[mapped, dnn], [0, *ends[:-1]]).tolist()
+    cost: list[list[float]] = (BATCHES_IN_BUDGET * problem.profile.latency_ms).tolist()
+    throughput: list[list[float]] = problem.profile.throughput.tolist()
+    return [
+        _batch(throughput[m], cost[m], fsum(rates[start:end]), budget if grow else 0.0)
+        for (m, _), (start, end), budget in zip(groups, pairwise([0, *ends]), budgets, strict=True)
+    ]
+
+
+def _batch(throughput: list[float], cost: list[float], fps: float, budget: float) -> int:
+    """Return the smallest batch that keeps up, or what it may grow to."""
+    batch = next((b for b, carried in enumerate(throughput, start=1) if carried > fps), 1)
+    while batch < len(cost) and cost[batch] <= budget and throughput[batch] > fps:
         batch += 1
     return batch

@@ -70,9 +70,12 @@ class Problem:
         response_bytes: (C,) or scalar.
         overhead_ms: the server's own time per frame, outside its workers.
         initial_dnns: (G,) what each GPU runs now; empty where nothing runs yet.
+        initial_gpus: (C,) the GPU that serves each client now, None for none; empty where none is
+            known.
 
     Raises:
-        ValueError: lengths differ, or `initial_dnns` names a DNN that the profile lacks.
+        ValueError: lengths differ, `initial_dnns` names a DNN that the profile lacks, or
+            `initial_gpus` a GPU that is not there.
     """
 
     gpus: int
@@ -85,6 +88,7 @@ class Problem:
     response_bytes: FloatArray
     overhead_ms: float
     initial_dnns: tuple[int, ...]
+    initial_gpus: tuple[int | None, ...]
 
     def __init__(
         self,
@@ -99,6 +103,7 @@ class Problem:
         response_bytes: ArrayLike = 0.0,
         overhead_ms: float = 0.0,
         initial_dnns: Sequence[int] = (),
+        initial_gpus: Sequence[int | None] = (),
     ) -> None:
         clients = np.size(fps)
         values = {
@@ -112,6 +117,7 @@ class Problem:
             "response_bytes": _per_client(response_bytes, "response_bytes", clients),
             "overhead_ms": float(overhead_ms),
             "initial_dnns": _checked_dnns(initial_dnns, gpus, profile.dnns),
+            "initial_gpus": _checked_gpus(initial_gpus, clients, gpus),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -143,21 +149,23 @@ class Problem:
     @cached_property
     def largest_batch(self) -> NDArray[np.int64]:
         """(C, M) the largest batch that meets client i's deadline on DNN m; 0 for none."""
-        cost = BATCHES_IN_BUDGET * self.profile.latency_ms  # (M, B), non-decreasing in B
-        counts = [np.searchsorted(row, self.budget_ms[:, m], "right") for m, row in enumerate(cost)]
-        return np.stack(counts, axis=1)
+        counts = np.zeros(self.budget_ms.shape, np.min_scalar_type(self.profile.max_batch))
+        for cost in BATCHES_IN_BUDGET * self.profile.latency_ms.T:  # (M,), batch by batch no less
+            counts += self.budget_ms >= cost
+        return counts.astype(np.int64)
 
     @cached_property
     def servable(self) -> NDArray[np.bool_]:
         """(C,) whether some GPU, all to itself, could serve the client."""
-        batches = np.arange(1, self.profile.max_batch + 1)
-        in_time = batches <= self.largest_batch[:, :, np.newaxis]  # (C, M, B)
-        keeps_up = self.profile.throughput > self.fps[:, np.newaxis, np.newaxis]
-        return np.asarray((in_time & keeps_up).any(axis=(1, 2)))
+        rising = np.maximum.accumulate(self.profile.throughput, axis=1)
+        fastest = np.pad(rising, ((0, 0), (1, 0)), constant_values=-np.inf)  # up to batch 0, 1, ...
+        row = np.arange(self.profile.dnns) * fastest.shape[1]
+        reached = fastest.ravel()[row + self.largest_batch]  # (C, M)
+        return np.asarray(reached.max(axis=1) > self.fps)
 
     def total_fps(self, clients: Sequence[int]) -> float:
         """Return the frames per second of `clients` together, rounded once."""
-        return fsum(self.fps[i] for i in clients)
+        return fsum(self.fps[np.asarray(clients, np.int64)].tolist())
 
 
 def _per_client(values: ArrayLike, name: str, clients: int) -> FloatArray:
@@ -176,6 +184,15 @@ def _checked_dnns(initial: Sequence[int], gpus: int, dnns: int) -> tuple[int, ..
         if not 0 <= dnn < dnns:
             raise ValueError(f"initial_dnns names DNN {dnn}; the profile has {dnns}")
     return tuple(int(dnn) for dnn in initial)
+
+
+def _checked_gpus(initial: Sequence[int | None], clients: int, gpus: int) -> tuple[int | None, ...]:
+    if initial and len(initial) != clients:
+        raise ValueError(f"initial_gpus names {len(initial)} GPUs for {clients} clients")
+    for gpu in initial:
+        if gpu is not None and not 0 <= gpu < gpus:
+            raise ValueError(f"initial_gpus names GPU {gpu}; there are {gpus}")
+    return tuple(initial)
 
 
 def check(problem: Problem, plan: Plan) -> Plan:

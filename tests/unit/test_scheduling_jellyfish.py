@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,14 +105,17 @@ def test_a_call_says_when_to_stop() -> None:
 @ample
 @given(problems(max_clients=6, sane=True), st.integers(0, 9))
 def test_a_client_that_no_plan_serves_changes_nothing(asked: Problem, seed: int) -> None:
-    columns = ("fps", "slo_ms", "bandwidth_kbps", "wire_ms", "device_ms", "response_bytes")
+    names = ("fps", "slo_ms", "bandwidth_kbps", "wire_ms", "device_ms", "response_bytes")
     hopeless = {"fps": 7.77, "slo_ms": 0.5, "bandwidth_kbps": 1e4}
+    columns: dict[str, Any] = {
+        name: np.append(getattr(asked, name), hopeless.get(name, 0.0)) for name in names
+    }
     beside = Problem(
         gpus=asked.gpus,
         profile=asked.profile,
         overhead_ms=asked.overhead_ms,
         initial_dnns=asked.initial_dnns,
-        **{name: np.append(getattr(asked, name), hopeless.get(name, 0.0)) for name in columns},
+        **columns,
     )
     alone, with_it = jellyfish.solve(asked, seed, 50), jellyfish.solve(beside, seed, 50)
     assert with_it.gpus == alone.gpus

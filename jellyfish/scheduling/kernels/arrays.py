@@ -18,6 +18,28 @@ CROWD = 62  # clients of two GPUs that fit one word of bits
 NEAR = 1e-9  # relative; values that differ by less are equal
 
 
+class Kinds(NamedTuple):
+    """Clients that are alike to every DNN: K kinds, far fewer than clients where rates are few.
+
+    Args:
+        of: (C,) each client's kind.
+        weight: (K,) frame rate, in units.
+        batch: (K, M) as in `Task`.
+        share: (K, M) GPUs that a unit takes; huge where `batch` is 0.
+        wish: (K, M) the DNNs that some price per GPU makes the best choice, by falling share.
+        turn: (K, M) the price from which on each of these is the best.
+        wishes: (K,) how many.
+    """
+
+    of: Ints
+    weight: Ints
+    batch: Ints
+    share: Floats
+    wish: Ints
+    turn: Floats
+    wishes: Ints
+
+
 class Task(NamedTuple):
     """What is to be planned.
 
@@ -25,15 +47,15 @@ class Task(NamedTuple):
         weight: (C,) frame rate, in units.
         batch: (C, M) largest batch at which DNN m can serve the client; 0 for none.
         capacity: (M, B + 1) units that a GPU carries when its batch is at most b.
-        share: (C, M) GPUs that a unit of the client takes; huge where `batch` is 0.
         accuracy: (M,) ascending.
+        kinds: of clients.
     """
 
     weight: Ints
     batch: Ints
     capacity: Ints
-    share: Floats
     accuracy: Floats
+    kinds: Kinds
 
 
 class State(NamedTuple):
@@ -46,7 +68,7 @@ class State(NamedTuple):
         loss: (G,) what it falls short of the bound that prices allow.
         changed: (G,) when it last changed, on the clock of pairs looked at.
         waiting: (C + 1,) clients without a GPU, and in the last place their number.
-        worth: (C,) of a unit of each client, at the price `numbers[0]` of a GPU.
+        worth: (K,) of a unit of each kind of client, at the price `numbers[0]` of a GPU.
         numbers: the price, the clock, and the bound.
         order: (G,) in which pairs are looked at; then the two places that are next.
         random: (1,) state of the generator.

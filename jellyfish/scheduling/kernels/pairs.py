@@ -11,7 +11,7 @@ SEARCH_STEPS = 60  # per subset sum; with few distinct rates it ends earlier, ex
 
 
 @compiled
-def _subset(sizes: Ints, have: Ints, kinds: int, room: int, take: Ints, best: Ints) -> int:
+def subset(sizes: Ints, have: Ints, kinds: int, room: int, take: Ints, best: Ints) -> int:
     """Return the largest sum that `room` allows of `have[k]` times `sizes[k]`; which, in `best`."""
     total = 0
     for k in range(kinds):
@@ -169,7 +169,7 @@ def _search(
                 continue
             for k in range(kinds):
                 s.have[k] = _ones(can & s.offers[y, 2] & s.bits[k])
-            load = must + _subset(s.sizes, s.have, kinds, room - must, s.take, s.best)
+            load = must + subset(s.sizes, s.have, kinds, room - must, s.take, s.best)
             if total - load > other_room:
                 continue
             earned = task.accuracy[dnn] * load + other * (total - load)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jellyfish.scheduling.kernels.arrays import NEAR, Ints, Scratch, State, Task
-from jellyfish.scheduling.kernels.building import build, draw, price
+from jellyfish.scheduling.kernels.building import bagged, build, draw, price
 from jellyfish.scheduling.kernels.compiling import compiled
 from jellyfish.scheduling.kernels.pairs import replan
 
@@ -20,7 +20,7 @@ def _weigh(task: Task, state: State, g: int) -> None:
     loss = state.numbers[0]
     for a in range(state.filled[g]):
         i = state.members[g, a]
-        loss += task.weight[i] * (state.worth[i] - task.accuracy[state.dnn[g]])
+        loss += task.weight[i] * (state.worth[task.kinds.of[i]] - task.accuracy[state.dnn[g]])
     state.loss[g] = loss
 
 
@@ -35,12 +35,15 @@ def _touch(task: Task, state: State, g: int, later: int) -> None:
 def begin(task: Task, state: State, s: Scratch) -> None:
     """Make the first plan, and the bound that prices allow."""
     clients, gpus = len(task.weight), len(state.filled)
-    ids, choice = np.arange(clients), np.zeros(clients, np.int64)
+    ids = np.arange(clients)
+    bag = bagged(task.kinds, ids, clients)
     start = 0.2 * task.accuracy[-1] * task.capacity.max() + NEAR
-    now = price(task, ids, clients, gpus, start, 1e-3, choice, state.worth)
+    now = price(task, bag, gpus, start, 1e-3)
+    state.worth[:] = bag.worth
     state.numbers[0], state.numbers[2] = now, now * gpus
-    for i in range(clients):
-        state.numbers[2] += task.weight[i] * state.worth[i]
+    for a in range(bag.size[0]):
+        k = bag.kinds[a]
+        state.numbers[2] += task.kinds.weight[k] * bag.left[k] * bag.worth[k]
     left = build(task, state, ids, clients, np.arange(gpus), SPARE, 4, 0.0)
     for g in range(gpus):
         _weigh(task, state, g)
