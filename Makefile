@@ -11,6 +11,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := all
 .PHONY: all smoke $(STAGES) test check lint format install install-dev lock clean distclean help
+.PHONY: testbed testbed-down install-testbed
 
 all: install ## the default scenario: data, profiles, runs, scores, figures, report
 	@$(LAUNCH) all $(ARGS)
@@ -60,6 +61,15 @@ install-dev: install
 lock: ## write both lock files anew from the versions in pyproject.toml
 	@$(PYTHON) envs/lock.py
 
+testbed: install ## (root) hosts in network namespaces of this machine, with sshd: docs/testbed.md
+	@$(BIN)/python -m experiment.testbed up $(ARGS)
+
+testbed-down: ## (root) remove them, and all that runs in them
+	@$(BIN)/python -m experiment.testbed down $(ARGS)
+
+install-testbed: ## (root) the system packages that a testbed needs and this machine lacks
+	@envs/testbed.sh
+
 clean: ## remove results and caches (downloads too)
 	rm -rf results .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -67,4 +77,4 @@ distclean: clean ## ... and the installation
 	rm -rf .venv
 
 help: ## this list
-	@awk -F ': .*## ' '/^[a-z$$].*: .*## / { sub(/\$$\(STAGES\)/, "$(STAGES)", $$1); printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ': .*## ' '/^[a-z$$].*: .*## / { sub(/\$$\(STAGES\)/, "$(STAGES)", $$1); printf "%-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -91,11 +91,20 @@ class Client:
         self._source.start()
         target = job.server
         if self._trace is not None or job.delay_ms > 0:
-            self._relay = RelayProcess(job.server, self._trace_file(), job.delay_ms)
+            self._relay = self._make_relay()
             await self._relay.start()
             target = f"127.0.0.1:{self._relay.port}"
         write_json(job.path("ready.json"), {"client": job.client, "target": target})
         return GrpcTransport(target, job.security(), job.server)
+
+    def _make_relay(self) -> RelayProcess:
+        """Return a relay that shapes, or one that lets tc know the connection that it shapes."""
+        job = self._job
+        if self._trace is None or job.source_ports is None:
+            return RelayProcess(job.server, self._trace_file(), job.delay_ms)
+        first, last = job.source_ports
+        started = job.path("started.json")
+        return RelayProcess(job.server, None, job.delay_ms, (first, last), started)
 
     def _trace_file(self) -> Path | None:
         if self._trace is None:

@@ -31,6 +31,8 @@ KEYS = """\
   start_after_s    it begins so long after the start signal (0)
   wait_for_go      the start signal is a file OUT_DIR/go; false: start at once (true)
   trace            {mbps: [...], step_s} of the uplink; null for no limit (null)
+  source_ports     [first, last] that tc knows the client by and shapes the uplink of; null: a
+                   relay shapes it (null)
   delay_ms         added each way (0)
   wire_ms          what the bandwidth estimate takes the wire's latency for, one way (0.5)
   in_flight_limit  with so many frames unanswered, a captured frame is not sent (32)
@@ -56,6 +58,7 @@ class Job:
     start_after_s: float = 0.0
     wait_for_go: bool = True
     trace: dict[str, Any] | None = None
+    source_ports: list[int] | None = None
     delay_ms: float = 0.0
     wire_ms: float = 0.5
     in_flight_limit: int = 32
@@ -150,9 +153,17 @@ def _check(path: Path, value: dict[str, Any]) -> None:
         part = value.get(key)
         if not (part is None and key == "trace") and not _has(part, parts.split(" and ")):
             raise ConfigError(f"{path}: {key} is {part!r}; want {parts}")
+    ports = value.get("source_ports")
+    if ports is not None and not _are_ports(ports):
+        raise ConfigError(f"{path}: source_ports is {ports!r}; want [first, last]")
     host, _, port = str(value["server"]).rpartition(":")
     if not (host and port.isdecimal()):
         raise ConfigError(f"{path}: server is {value['server']!r}; want HOST:PORT")
+
+
+def _are_ports(value: Any) -> bool:
+    whole = isinstance(value, list) and len(value) == 2 and all(isinstance(v, int) for v in value)
+    return whole and 0 < value[0] <= value[1] < 65536
 
 
 def _is_number(value: Any) -> bool:

@@ -14,9 +14,9 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(ctypes.get_errno(), f"prctl({option}, {value}) failed")
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent is no more."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
+    """Have the kernel send this process a signal when its parent is no more."""
+    _prctl(_PR_SET_PDEATHSIG, number)
 
 
 def sleep_precisely() -> None:

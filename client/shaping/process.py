@@ -21,15 +21,28 @@ class RelayProcess:
         target: HOST:PORT of the server.
         trace: JSON file of the trace, or None for no limit.
         delay_ms: added each way.
+        source_ports: first and last of the ports that connections leave from; None for any.
+        started: file that shall tell when the trace begins; None for none.
 
     Attributes:
         port: where it listens on 127.0.0.1.
     """
 
-    def __init__(self, target: str, trace: Path | None, delay_ms: float) -> None:
+    def __init__(
+        self,
+        target: str,
+        trace: Path | None,
+        delay_ms: float,
+        source_ports: tuple[int, int] | None = None,
+        started: Path | None = None,
+    ) -> None:
         self._arguments = ["--target", target, "--delay-ms", str(delay_ms)]
         if trace is not None:
             self._arguments += ["--trace", str(trace)]
+        if source_ports is not None:
+            self._arguments += ["--source-ports", "{}-{}".format(*source_ports)]
+        if started is not None:
+            self._arguments += ["--started", str(started)]
         self._process: asyncio.subprocess.Process | None = None
         self.port = 0
 

@@ -9,11 +9,15 @@ keep time about twice as well as an event loop does.
 The trace begins with the first connection. Lines on stdout, JSON each: `{"port"}` when it
 listens, `{"started_s"}` (CLOCK_MONOTONIC) before that first connection's first byte,
 `{"bytes_up", "bytes_down"}` at SIGTERM.
+
+Where tc shapes instead (`client.shaping.tc`), a relay without a trace gives the client's connection
+the source port that tc knows it by, and tells tc in a file when the trace begins.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import signal
@@ -136,6 +140,7 @@ class Relay:
         trace: rate of the uplink; None for no limit.
         delay_s: added each way.
         tell: is handed each line for stdout.
+        source_ports: what the connections to `target` leave from; None for any.
     """
 
     def __init__(
@@ -144,8 +149,10 @@ class Relay:
         trace: Trace | None,
         delay_s: float,
         tell: Callable[[dict[str, Any]], None],
+        source_ports: range | None = None,
     ) -> None:
         self._target, self._delay_s, self._tell = target, delay_s, tell
+        self._source_ports = source_ports
         self._link = Link(trace)
         self._directions: list[tuple[Direction, Direction]] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
@@ -171,7 +178,7 @@ class Relay:
     def _relay(self, near: socket.socket) -> None:
         with near:
             try:
-                far = socket.create_connection(self._target, timeout=10)
+                far = connect(self._target, self._source_ports)
             except OSError:
                 return  # closing `near` tells the client
             far.settimeout(None)
@@ -189,6 +196,24 @@ class Relay:
 
 def _at_once(now: float, size: int) -> float:
     return now
+
+
+def connect(target: tuple[str, int], source_ports: range | None) -> socket.socket:
+    """Return a connection to `target` that leaves from one of the ports, the first that is free.
+
+    Raises:
+        OSError: there is no way, or no port is free.
+    """
+    taken = OSError(errno.EADDRINUSE, f"no free port of {source_ports}")
+    for port in (0,) if source_ports is None else source_ports:
+        source = ("", port) if port else None
+        try:
+            return socket.create_connection(target, timeout=10, source_address=source)
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
+                raise
+            taken = error
+    raise taken
 
 
 def read_trace(path: Path) -> Trace:
@@ -216,6 +241,26 @@ def _print(line: dict[str, Any]) -> None:
     print(json.dumps(line), flush=True)
 
 
+def _teller(started: Path | None) -> Callable[[dict[str, Any]], None]:
+    """Return what prints a line, and writes the start of the trace to `started` first."""
+
+    def tell(line: dict[str, Any]) -> None:
+        if started is not None and "started_s" in line:
+            part = started.with_suffix(".part")
+            part.write_text(json.dumps(line))
+            part.replace(started)
+        _print(line)
+
+    return tell
+
+
+def _ports(text: str) -> range:
+    first, _, last = text.partition("-")
+    if not (first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last) < 65536):
+        raise ConfigError(f"--source-ports {text}: want FIRST-LAST")
+    return range(int(first), int(last) + 1)
+
+
 def _stop(signum: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
@@ -225,6 +270,8 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--target", required=True, metavar="HOST:PORT", help="the server")
     parser.add_argument("--trace", type=Path, help="JSON file of mbps (a list) and step_s")
     parser.add_argument("--delay-ms", type=float, default=0.0, help="added each way")
+    parser.add_argument("--source-ports", metavar="FIRST-LAST", help="leave from one of these")
+    parser.add_argument("--started", type=Path, help="file to write the trace's start to")
     return parser.parse_args(arguments)
 
 
@@ -238,7 +285,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not 0 <= options.delay_ms < inf:
             raise ConfigError(f"--delay-ms {options.delay_ms}: want 0 or more")
         trace = read_trace(options.trace) if options.trace else None
-        relay = Relay((host.strip("[]"), int(port)), trace, options.delay_ms / 1000, _print)
+        ports = _ports(options.source_ports) if options.source_ports else None
+        tell = _teller(options.started)
+        delay_s = options.delay_ms / 1000
+        relay = Relay((host.strip("[]"), int(port)), trace, delay_s, tell, ports)
     except OSError as error:
         return _fail(RunError(f"cannot listen on 127.0.0.1: {error}"))
     except JellyfishError as error:

@@ -1,0 +1,509 @@
+"""tc shapes each client's own connection by its own trace, nothing else, and leaves no trace."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+
+from client.shaping.tc_commands import PORTS_EACH
+from experiment.testbed import INTERFACE, NamespaceTestbed, Node
+from jellyfish.trace import Trace, constant, from_rates
+from tests.namespaces import connect, inside, listen, own_testbed
+
+ROUNDS = 3  # the machine is shared: a round may be disturbed, the median of three hardly
+FIRST_PORT = 20480
+MESSAGE_BYTES = 50_000
+
+
+@pytest.fixture(scope="module")
+def testbed() -> Iterator[NamespaceTestbed]:
+    with own_testbed() as made:
+        yield made
+
+
+def tc_shows(node: Node) -> str:
+    command = ["tc", "-n", node.namespace, "qdisc", "show"]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return re.sub(r" refcnt \d+", "", shown)  # how many packets are under way
+
+
+def in_node(node: Node, *command: str) -> list[str]:
+    return ["ip", "netns", "exec", node.namespace, *command]
+
+
+class Host:
+    """A client host: the tc helper and a relay for each client, as processes in its namespace."""
+
+    def __init__(
+        self, testbed: NamespaceTestbed, node: Node, folder: Path, traces: Sequence[Trace]
+    ) -> None:
+        self.testbed, self.node, self.folder = testbed, node, folder
+        folder.mkdir(exist_ok=True)
+        self.listener = listen(testbed.server.namespace, testbed.server.address)
+        self.target = self.listener.getsockname()
+        self.job = folder / "tc.job.json"
+        self.write_job(traces)
+        self.relays: list[subprocess.Popen[str]] = []
+        self.helper: subprocess.Popen[str] | None = None
+
+    def write_job(self, traces: Sequence[Trace], first_port: int = FIRST_PORT) -> None:
+        clients = [
+            {
+                "client": i,
+                "first_port": first_port + PORTS_EACH * i,
+                "trace": {"mbps": trace.mbps, "step_s": trace.step_s},
+            }
+            for i, trace in enumerate(traces)
+        ]
+        job = {
+            "server": self.target[0],
+            "interface": INTERFACE,
+            "clients": clients,
+            "out_dir": str(self.folder),
+            "state_dir": str(self.folder / "state"),
+            "max_s": 60,
+        }
+        self.job.write_text(json.dumps(job))
+
+    def command(self, *options: str) -> list[str]:
+        module = [sys.executable, "-m", "client.shaping.tc", "--job", str(self.job), *options]
+        return in_node(self.node, *module)
+
+    def run(self, *options: str, user: str | None = None) -> tuple[int, str]:
+        """Run the helper to its end; return exit code and what it wrote."""
+        command = self.command(*options)
+        if user is not None:
+            command = self.as_user(user, command)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        return done.returncode, (done.stdout + done.stderr).strip()
+
+    def as_user(self, user: str, command: list[str], rules: Path | None = None) -> list[str]:
+        """Return the command as another user's, under sudo's `rules` instead of this machine's."""
+        setpriv = ["setpriv", f"--reuid={user}", "--clear-groups", *command[4:]]
+        if rules is None:
+            return in_node(self.node, *setpriv)
+        mount = 'mount --bind "$0" /etc/sudoers && exec "$@"'  # seen by this one process alone
+        return in_node(self.node, "sh", "-c", mount, str(rules), *setpriv)
+
+    def start(self, *options: str) -> None:
+        self.begin(self.command(*options))
+
+    def start_below_a_parent_that_dies(self) -> None:
+        code = "import subprocess, sys, time; subprocess.Popen(sys.argv[1:]); time.sleep(2)"
+        self.begin([sys.executable, "-c", code, *self.command()])
+
+    def begin(self, command: list[str]) -> None:
+        ready = self.folder / "tc.ready.json"
+        ready.unlink(missing_ok=True)
+        self.close_helper()
+        self.helper = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        while not ready.exists():
+            if self.helper.poll() is not None:
+                assert self.helper.stderr is not None
+                raise AssertionError(self.helper.stderr.read())
+            time.sleep(0.005)
+
+    def kill(self) -> None:
+        assert self.helper is not None
+        self.helper.kill()
+        self.helper.wait()
+
+    def stop(self) -> dict[str, Any]:
+        assert self.helper is not None
+        self.helper.send_signal(signal.SIGTERM)
+        assert self.helper.wait(10) == 0
+        report: dict[str, Any] = json.loads((self.folder / "tc.json").read_text())
+        return report
+
+    def connection(self, client: int) -> tuple[socket.socket, socket.socket, float]:
+        """Return both ends of a client's connection, and when its trace began."""
+        first = FIRST_PORT + PORTS_EACH * client
+        target = "{}:{}".format(*self.target)
+        options = ["--target", target, "--source-ports", f"{first}-{first + PORTS_EACH - 1}"]
+        options += ["--started", str(self.folder / f"client-{client}.started.json")]
+        relay = subprocess.Popen(
+            in_node(self.node, sys.executable, "-m", "client.shaping.relay", *options),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.relays.append(relay)
+        assert relay.stdout is not None
+        port = json.loads(relay.stdout.readline())["port"]
+        near = connect(self.node.namespace, ("127.0.0.1", port))
+        far, _ = self.listener.accept()
+        assert far.getpeername()[1] in range(first, first + PORTS_EACH)
+        for end in (near, far):
+            end.settimeout(20)
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return near, far, float(json.loads(relay.stdout.readline())["started_s"])
+
+    def close(self) -> None:
+        self.listener.close()
+        self.close_helper()
+        for relay in self.relays:
+            finish(relay)
+
+    def close_helper(self) -> None:
+        if self.helper is not None:
+            finish(self.helper)
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
+
+
+@contextmanager
+def host(
+    testbed: NamespaceTestbed, node: Node, folder: Path, traces: Sequence[Trace]
+) -> Iterator[Host]:
+    made = Host(testbed, node, folder, traces)
+    try:
+        yield made
+    finally:
+        made.close()
+        assert made.run("--clean")[0] == 0
+
+
+class Flood:
+    """A saturating transfer over one connection; remembers when how much had arrived."""
+
+    def __init__(self, near: socket.socket, far: socket.socket, seconds: float) -> None:
+        self._ends, self._end_s = (near, far), time.monotonic() + seconds
+        self.arrivals: list[tuple[float, int]] = [(time.monotonic(), 0)]
+        self._threads = [threading.Thread(target=t) for t in (self._send, self._receive)]
+        for thread in self._threads:
+            thread.start()
+
+    def _send(self) -> None:
+        data = bytes(20_000)
+        while time.monotonic() < self._end_s:
+            self._ends[0].sendall(data)
+            time.sleep(0.002)  # 80 Mbit/s: more than any trace here, and the relay keeps it all
+        self._ends[0].shutdown(socket.SHUT_RDWR)
+
+    def _receive(self) -> None:
+        total = 0
+        while time.monotonic() < self._end_s and (data := self._ends[1].recv(1 << 16)):
+            total += len(data)
+            self.arrivals.append((time.monotonic(), total))
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join()
+        for end in self._ends:
+            end.close()
+
+    def bits(self, begin: float, end: float) -> float:
+        """Return the bits that arrived between two times."""
+        times = [0, 0]
+        for i, limit in enumerate((begin, end)):
+            times[i] = max((total for t, total in self.arrivals if t <= limit), default=0)
+        return (times[1] - times[0]) * 8.0
+
+
+def step_errors(flood: Flood, trace: Trace, started_s: float) -> list[float]:
+    """Return by how much each step's goodput misses the trace, as a fraction.
+
+    The first quarter of the first step is left out: the transfer begins in it.
+    """
+    errors = []
+    for k, mbps in enumerate(trace.mbps):
+        begin = started_s + (k if k else 0.25) * trace.step_s
+        end = started_s + (k + 1) * trace.step_s
+        errors.append(flood.bits(begin, end) / (mbps * 1e6 * (end - begin)) - 1)
+    return errors
+
+
+def test_each_client_follows_its_own_trace_and_nothing_else_is_slowed(
+    testbed: NamespaceTestbed, tmp_path: Path
+) -> None:
+    """Two shaped clients, and beside them SSH, other connections and the other host, at once."""
+    traces = [from_rates("a", [20, 7.5, 15, 5], 0.8), from_rates("b", [5, 10, 40, 10], 0.8)]
+    node, other = testbed.clients
+    with host(testbed, node, tmp_path, traces) as shaped:
+        shaped.start()
+        connections = [shaped.connection(i) for i in range(2)]
+        floods = [Flood(near, far, 3.4) for near, far, _ in connections]
+        free_mbps = [free_rate(shaped, place) for place in (node, other)]
+        free_mbps.append(ssh_rate(testbed, node))
+        for flood, trace, (_, _, started_s) in zip(floods, traces, connections, strict=True):
+            flood.join()
+            errors = step_errors(flood, trace, started_s)
+            assert median(map(abs, errors)) < 0.03, errors
+            assert abs(sum(errors) / len(errors)) < 0.05, errors
+        assert min(free_mbps) > 100, free_mbps  # the traces' fastest step is 40
+        report = shaped.stop()
+    for client in report["clients"]:
+        assert client["changes"] >= 3
+        assert client["dropped"] == 0
+        assert client["frames"] > 1000
+
+
+def free_rate(shaped: Host, node: Node) -> float:
+    """Return the goodput in Mbit/s of an unshaped transfer of 5 MB from a host to the server."""
+    near = connect(node.namespace, shaped.target)
+    far, _ = shaped.listener.accept()
+    with near, far:
+        sender = threading.Thread(target=near.sendall, args=(bytes(5_000_000),))
+        begin = time.monotonic()
+        sender.start()
+        read_exactly(far, 5_000_000)
+        took = time.monotonic() - begin
+        sender.join()
+    return 40 / took
+
+
+def ssh_rate(testbed: NamespaceTestbed, node: Node) -> float:
+    """Return the goodput in Mbit/s of 20 MB that come from a host by SSH."""
+    ssh = ["ssh", "-F", str(testbed.ssh_config), node.namespace, "head -c 20000001 /dev/zero"]
+    with subprocess.Popen(ssh, stdout=subprocess.PIPE) as session:
+        assert session.stdout is not None
+        session.stdout.read(1)
+        begin = time.monotonic()
+        assert len(session.stdout.read()) == 20_000_000
+        return 160 / (time.monotonic() - begin)
+
+
+def read_exactly(end: socket.socket, size: int) -> None:
+    while size:
+        data = end.recv(size)
+        assert data, "the other side has ended"
+        size -= len(data)
+
+
+@pytest.mark.parametrize(("before", "after"), [(20, 7.5), (7.5, 20), (0.02, 20)])
+def test_a_frame_sent_at_a_step_arrives_when_the_trace_says(
+    testbed: NamespaceTestbed, tmp_path: Path, before: float, after: float
+) -> None:
+    """In the last case a frame's packet still waits at the slow rate when the fast one begins."""
+    trace = from_rates("step", [before, after], 0.3)
+    errors = []
+    with host(testbed, testbed.clients[0], tmp_path, [trace]) as shaped:
+        shaped.start()
+        near, far, started_s = shaped.connection(0)
+        with near, far:
+            for k in range(1, 2 * ROUNDS + 1, 2):
+                sent_s = started_s + k * trace.step_s + (0.002 if before > 1 else -0.1)
+                time.sleep(max(0.0, sent_s - time.monotonic()))
+                sent = time.monotonic() - started_s
+                near.sendall(bytes(MESSAGE_BYTES))
+                read_exactly(far, MESSAGE_BYTES)
+                took = time.monotonic() - started_s - sent
+                errors.append(took / (trace.departure(sent, MESSAGE_BYTES * 8) - sent) - 1)
+    assert abs(median(errors)) < 0.1, errors
+
+
+def test_an_interface_with_a_qdisc_of_its_own_gets_it_back(
+    testbed: NamespaceTestbed, tmp_path: Path
+) -> None:
+    node = testbed.clients[0]
+    for own in ("tbf rate 900mbit burst 20kb latency 50ms", "pfifo limit 77"):
+        with root_qdisc_of(node, own):
+            before = tc_shows(node)
+            with host(testbed, node, tmp_path, [constant("t", 5)]) as shaped:
+                shaped.start()
+                assert "qdisc htb 4a46:" in tc_shows(node)
+                shaped.stop()
+                assert tc_shows(node) == before
+                shaped.start()
+                shaped.kill()
+                assert "qdisc htb 4a46:" in tc_shows(node)
+                shaped.run("--clean")
+            assert tc_shows(node) == before
+
+
+@contextmanager
+def root_qdisc_of(node: Node, own: str) -> Iterator[None]:
+    tc = ["tc", "-n", node.namespace, "qdisc"]
+    where = ["dev", INTERFACE, "root"]
+    subprocess.run([*tc, "add", *where, "handle", "8001:", *own.split()], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*tc, "delete", *where], check=True)
+
+
+def test_a_qdisc_that_could_not_be_put_back_is_not_touched(
+    testbed: NamespaceTestbed, tmp_path: Path
+) -> None:
+    node = testbed.clients[0]
+    with root_qdisc_of(node, "htb"), host(testbed, node, tmp_path, [constant("t", 5)]) as shaped:
+        before = tc_shows(node)
+        for options in (["--check"], []):
+            code, said = shaped.run(*options)
+            assert code == 1
+            assert "eth0 has a qdisc that could not be put back" in said
+        assert tc_shows(node) == before
+
+
+@pytest.mark.parametrize("victim", ["helper", "lease", "parent", "silence"])
+def test_nothing_is_left_when_the_run_dies(
+    testbed: NamespaceTestbed, tmp_path: Path, victim: str
+) -> None:
+    node = testbed.clients[0]
+    before = tc_shows(node)
+    with host(testbed, node, tmp_path, [constant("t", 5)]) as shaped:
+        if victim == "parent":
+            shaped.start_below_a_parent_that_dies()
+        else:
+            lease_s = {"lease": ["--lease-s", "30"], "silence": ["--lease-s", "0.3"]}
+            shaped.start(*lease_s.get(victim, []))
+        assert shaped.helper is not None
+        if victim == "helper":
+            shaped.kill()
+            assert "qdisc htb 4a46:" in tc_shows(node)
+            assert shaped.run("--check") == (0, "")  # what the next run begins with
+        elif victim == "lease":
+            assert shaped.helper.stdin is not None
+            shaped.helper.stdin.close()
+        deadline = time.monotonic() + 10
+        while tc_shows(node) != before:
+            assert time.monotonic() < deadline, tc_shows(node)
+            time.sleep(0.02)
+
+
+def test_two_at_once_on_one_interface_are_refused(
+    testbed: NamespaceTestbed, tmp_path: Path
+) -> None:
+    node = testbed.clients[0]
+    with host(testbed, node, tmp_path, [constant("t", 5)]) as shaped:
+        shaped.start()
+        during = tc_shows(node)
+        for options in (["--check"], ["--clean"], []):
+            code, said = shaped.run(*options)
+            assert code == 1
+            assert "another run shapes eth0 now" in said
+        assert tc_shows(node) == during
+        shaped.stop()
+
+
+def test_a_failing_command_ends_it_and_is_told(testbed: NamespaceTestbed, tmp_path: Path) -> None:
+    node = testbed.clients[0]
+    before = tc_shows(node)
+    trace = from_rates("t", [5, 10], 0.2)
+    with host(testbed, node, tmp_path, [trace]) as shaped:
+        shaped.start()
+        near, far, _ = shaped.connection(0)
+        with near, far:
+            tc = ["tc", "-n", node.namespace, "qdisc", "delete", "dev", INTERFACE, "root"]
+            subprocess.run(tc, check=True)  # somebody meddles
+            assert shaped.helper is not None
+            assert shaped.helper.wait(10) == 1
+        assert shaped.helper.stderr is not None
+        assert "tc ended" in shaped.helper.stderr.read()
+    assert tc_shows(node) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"interface": "eth7"}, "has no interface 'eth7'; there are: eth0, lo"),
+        ({"interface": "lo"}, "is reached by eth0, not by lo; name eth0"),
+        ({"server": "192.0.2.1"}, "Network is unreachable"),
+        ({"server": "no.such.host.invalid"}, "does not know server no.such.host.invalid"),
+        ({"clients": [{"client": 0}]}, "clients: KeyError('trace')"),
+        ({"bogus": 1}, "unknown key 'bogus'; there are: server, clients"),
+        ({"leaf": "fq"}, "tc leaf 'fq': want tbf or htb"),
+        ({"burst_bytes": 1000}, "burst_bytes 1000: nothing would pass"),
+    ],
+)
+def test_wrong_jobs_are_told_in_one_line(
+    testbed: NamespaceTestbed, tmp_path: Path, change: dict[str, Any], says: str
+) -> None:
+    with host(testbed, testbed.clients[0], tmp_path, [constant("t", 5)]) as shaped:
+        good = shaped.job.read_text()
+        shaped.job.write_text(json.dumps({**json.loads(good), **change}))
+        code, said = shaped.run("--check")
+        shaped.job.write_text(good)
+    assert code == 1
+    assert says in said
+    assert said.startswith("tc: ")
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("first_port", [40000, None])
+def test_ports_of_others_are_refused(
+    testbed: NamespaceTestbed, tmp_path: Path, first_port: int | None
+) -> None:
+    node = testbed.clients[0]
+    taken = inside(node.namespace, lambda: socket.create_server(("", FIRST_PORT + 5)))
+    with taken, host(testbed, node, tmp_path, [constant("t", 5)]) as shaped:
+        if first_port is not None:
+            shaped.write_job([constant("t", 5)], first_port=first_port)
+        code, said = shaped.run("--check")
+        shaped.write_job([constant("t", 5)])
+    assert code == 1
+    assert ("lie among those" if first_port else f"source port {FIRST_PORT + 5} is in use") in said
+
+
+def test_a_dry_run_prints_the_commands_and_does_nothing(
+    testbed: NamespaceTestbed, tmp_path: Path
+) -> None:
+    node = testbed.clients[0]
+    before = tc_shows(node)
+    with host(testbed, node, tmp_path, [from_rates("t", [20, 7.5], 20)]) as shaped:
+        code, said = shaped.run("--dry-run")
+    assert code == 0
+    lines = said.splitlines()
+    assert lines[0].endswith("tc qdisc replace dev eth0 root handle 4a46: htb default 0")
+    assert "# 20 s after client 0 has begun, and so on:" in lines
+    assert lines[-1].endswith("tc qdisc delete dev eth0 root")
+    assert all(line.startswith(("#", "/")) for line in lines)
+    assert tc_shows(node) == before
+
+
+def test_without_root_it_says_which_right_it_needs(testbed: NamespaceTestbed) -> None:
+    node = testbed.clients[0]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        host(testbed, node, Path(folder), [constant("t", 5)]) as shaped,
+    ):
+        Path(folder).chmod(0o755)
+        code, said = shaped.run("--check", user="nobody")
+    assert code == 1
+    assert "nobody@" in said
+    assert "may not shape traffic: sudo" in said
+    assert said.endswith("nobody ALL=(root) NOPASSWD: /usr/sbin/tc -batch -")
+
+
+def test_with_that_right_any_user_shapes(testbed: NamespaceTestbed) -> None:
+    node = testbed.clients[0]
+    before = tc_shows(node)
+    if shutil.which("sudo") is None:
+        pytest.skip("sudo is not installed; say make install-testbed")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        host(testbed, node, Path(folder), [from_rates("t", [5, 10], 0.1)]) as shaped,
+    ):
+        Path(folder).chmod(0o777)
+        rules = Path(folder, "sudoers")
+        rules.write_text("nobody ALL=(root) NOPASSWD: /usr/sbin/tc -batch -\n")
+        rules.chmod(0o440)
+        shaped.begin(shaped.as_user("nobody", shaped.command(), rules))
+        near, far, _ = shaped.connection(0)
+        with near, far:
+            time.sleep(0.5)
+        assert "qdisc htb 4a46:" in tc_shows(node)
+        assert shaped.stop()["clients"][0]["changes"] >= 4
+    assert tc_shows(node) == before

@@ -1,0 +1,88 @@
+"""Testbeds in namespaces for tests: made and removed by them, under names of their own."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from experiment.testbed import NamespaceTestbed, missing, namespaces, remove_namespace
+
+T = TypeVar("T")
+
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_OURS = "jt"  # jf is `make testbed`'s
+_CLONE_NEWNET = 0x40000000
+
+
+def own_prefix() -> str:
+    """Return a prefix that tells which process's it is, in 7 characters."""
+    digits, pid = "", os.getpid()
+    while pid:
+        pid, digit = divmod(pid, 36)
+        digits = _DIGITS[digit] + digits
+    return _OURS + digits
+
+
+def _remove_stale() -> None:
+    """Remove what test processes left that were killed."""
+    for name in namespaces():
+        digits = name.partition("-")[0].removeprefix(_OURS)
+        if name.startswith(_OURS) and digits.isalnum() and not _alive(int(digits, 36)):
+            remove_namespace(name)
+
+
+def _alive(pid: int) -> bool:
+    return Path("/proc", str(pid)).exists()
+
+
+@contextmanager
+def own_testbed(clients: int = 2) -> Iterator[NamespaceTestbed]:
+    """Yield a testbed of this test's own; skip the test where there can be none."""
+    if why := missing():
+        pytest.skip(f"no testbed of namespaces: {why}")
+    _remove_stale()
+    network = f"10.75.{random.randrange(256)}.0/24"
+    with (
+        tempfile.TemporaryDirectory(prefix="jellyfish-test-") as folder,
+        NamespaceTestbed(Path(folder, "testbed"), own_prefix(), network, clients) as testbed,
+    ):
+        yield testbed
+
+
+def inside(namespace: str, action: Callable[[], T]) -> T:
+    """Do something in a network namespace; sockets that it makes stay there."""
+    results: list[T] = []
+
+    def enter() -> None:
+        with open(f"/run/netns/{namespace}") as handle:
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.setns(handle.fileno(), _CLONE_NEWNET) != 0:
+                raise OSError(ctypes.get_errno(), f"cannot enter {namespace}")
+        results.append(action())
+
+    thread = threading.Thread(target=enter)  # a thread's namespace ends with the thread
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+def connect(namespace: str, address: tuple[str, int]) -> socket.socket:
+    """Return a connection from a namespace."""
+    return inside(namespace, lambda: socket.create_connection(address, timeout=10))
+
+
+def listen(namespace: str, address: str) -> socket.socket:
+    """Return a listening socket in a namespace, on a free port."""
+    listener = inside(namespace, lambda: socket.create_server((address, 0)))
+    listener.settimeout(10)
+    return listener
