@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from client.session import expected_ticks
 from experiment.grid import Config, Run, latencies
 from jellyfish.errors import RunError
-from jellyfish.files.atomic import read_json, whole_file, write_json
+from jellyfish.files.atomic import read_json, write_json
 from jellyfish.files.provenance import read_provenance
-from jellyfish.files.tables import read_table
+from jellyfish.files.tables import read_table, write_table
 
 WORKING_FILES = (
     "go",
@@ -48,8 +47,7 @@ def collect_tables(config: Config, run: Run, folder: Path) -> None:
         detections += read_json(folder / f"client-{i}.detections.json")
     read_table(folder / "plans.parquet")
     frames = with_run(pa.concat_tables(tables), config, run)
-    with whole_file(folder / "frames.parquet") as temporary:
-        pq.write_table(frames, temporary)
+    write_table(folder / "frames.parquet", frames)
     write_json(folder / "detections.json", detections)
 
 
@@ -89,7 +87,7 @@ def tidy(folder: Path) -> None:
 def summary(run: Run, folder: Path) -> dict[str, Any]:
     """Return what a cell's index says of a run: key, outcomes, and which code made it."""
     made = read_provenance(folder)
-    frames = read_table(folder / "frames.parquet")
+    frames = read_table(folder / "frames.parquet", ["outcome"])
     outcomes = Counter(frames.column("outcome").to_pylist())
     return {
         "key": run.key,

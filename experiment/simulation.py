@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from pathlib import Path
-
-import pyarrow.parquet as pq
 
 from experiment import provenance
 from experiment.collect import with_run
 from experiment.grid import Config, Run, digest, latencies, pick, run_settings
 from experiment.jobs import starts
 from experiment.link import LinkConfig
-from experiment.paths import ROOT, detections_path, needed, profile_folder, run_folder
+from experiment.paths import ROOT, detections_path, needed, profile_folder, run_folder, zoo_of
 from experiment.virtual_serving import Scene, SceneClient, Served, serve
 from jellyfish.errors import ConfigError, DataError, JellyfishError, RunError
-from jellyfish.files.atomic import whole_file, write_json
+from jellyfish.files.atomic import write_json
 from jellyfish.files.clip_detections import ClipDetections, read_clip_detections
-from jellyfish.files.detections import image_id, write_coco
 from jellyfish.files.emulation import read_latency_model
 from jellyfish.files.profiles import read_profile
 from jellyfish.files.provenance import Provenance, is_complete, read_provenance, write_provenance
-from jellyfish.files.tables import frames_table, write_plans
+from jellyfish.files.tables import frames_table, write_plans, write_table
 from jellyfish.files.traces import trace_from_config
 from jellyfish.policy import policy
 from server.settings import EngineConfig
@@ -46,7 +44,7 @@ def simulate(config: Config, run: Run, results: Path, root: Path = ROOT) -> Path
     folder = final.with_name(f".{run.key}.part")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    _write(config, run, scene, served, folder)
+    _write(config, run, served, folder)
     write_provenance(folder, _provenance(config, run, started, results, root))
     if final.exists():
         shutil.rmtree(final)
@@ -62,7 +60,7 @@ def is_current(config: Config, run: Run, results: Path, root: Path = ROOT) -> bo
         return False
     made = read_provenance(folder)
     try:
-        digests = _digests(config, run, results)
+        digests = _digests(config, run, results, root)
     except DataError:  # the profile is not there any more, or not yet
         return False
     return made.code_digest == code_digest(root) and made.digests == digests
@@ -95,7 +93,7 @@ def scene_of(config: Config, run: Run, results: Path, root: Path = ROOT) -> Scen
     return Scene(
         clients=_clients(config, run, root),
         clip=run.clip,
-        sizes=_sizes(config, run.clip, [int(px) for px in profile.input_px], results),
+        sizes=stored_sizes(config, run.clip, [int(px) for px in profile.input_px], results),
         profile=profile,
         model=model,
         policy=policy(run.cell.policy),
@@ -133,9 +131,14 @@ def _clients(config: Config, run: Run, root: Path) -> tuple[SceneClient, ...]:
     )
 
 
-def _sizes(
-    config: Config, clip: str, input_px: list[int], results: Path
+def stored_sizes(
+    config: Config, clip: str, input_px: Sequence[int], results: Path
 ) -> dict[int, ClipDetections]:
+    """Return what the DNNs of `input_px` found in `clip`; each file is read once a process.
+
+    Raises:
+        DataError: one is missing or damaged; the text names it.
+    """
     paths = {px: needed(detections_path(config, clip, px, results)) for px in input_px}
     return {px: _read_once(path, path.stat().st_mtime_ns) for px, path in paths.items()}
 
@@ -145,27 +148,34 @@ def _read_once(path: Path, changed: int) -> ClipDetections:
     return read_clip_detections(path)
 
 
-def _write(config: Config, run: Run, scene: Scene, served: Served, folder: Path) -> None:
+def _write(config: Config, run: Run, served: Served, folder: Path) -> None:
+    """Write what a measured run has, but for detections.json: `experiment.stored_answers` does.
+
+    It would be the same detections over and over, and ten times the size of all else together;
+    the rows of frames.parquet say which frame of the clip which DNN saw, and at which size.
+    """
     table = frames_table(row for rows in served.rows for row in rows)
-    with whole_file(folder / "frames.parquet") as temporary:
-        pq.write_table(with_run(table, config, run), temporary)
+    write_table(folder / "frames.parquet", with_run(table, config, run))
     write_plans(folder / "plans.parquet", served.plans)
     write_json(folder / "server.json", served.summary)
-    first = next(iter(scene.sizes.values()))
-    found = {
-        image_id(i, tick): boxes
-        for i, client in enumerate(served.detections)
-        for tick, boxes in client.items()
-    }
-    write_coco(folder / "detections.json", found, first.width, first.height)
 
 
-def _digests(config: Config, run: Run, results: Path) -> dict[str, str]:
+def _digests(config: Config, run: Run, results: Path, root: Path) -> dict[str, str]:
     folder = profile_folder(config, run.cell.device, results)
+    stored = [
+        detections_path(config, run.clip, px, results)
+        for px in sorted(zoo_of(config, root).input_px)
+    ]
     return {
         "profile": provenance.file_digest(needed(folder / "profile.json")),
         "emulation": provenance.file_digest(needed(folder / "emulation.json")),
+        "detections": digest([_digest_once(path, path.stat().st_mtime_ns) for path in stored]),
     }
+
+
+@lru_cache(maxsize=1024)
+def _digest_once(path: Path, changed: int) -> str:
+    return provenance.file_digest(path)
 
 
 def _provenance(config: Config, run: Run, started: str, results: Path, root: Path) -> Provenance:
@@ -176,7 +186,7 @@ def _provenance(config: Config, run: Run, started: str, results: Path, root: Pat
         seed=run.seed,
         device=latencies(config, run.cell.device),
         started=started,
-        digests=_digests(config, run, results),
+        digests=_digests(config, run, results, root),
         root=root,
         code=provenance.SIMULATED_CODE,
     )

@@ -10,7 +10,7 @@ Both work on many frames at once: frames are packed into padded arrays, slot by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -75,8 +75,18 @@ class Counts:
     fp: IntArray
     fn: IntArray
 
-    def where(self, keep: NDArray[np.bool_]) -> Counts:
-        """Return the counts of those frames for which `keep` (F,) is true."""
+    @classmethod
+    def joined(cls, parts: Sequence[Counts]) -> Counts:
+        """Return the counts of all frames of `parts`."""
+        none = np.zeros(0, np.int64)
+        tp, fp, fn = (
+            np.concatenate([none, *(getattr(part, name) for part in parts)])
+            for name in ("tp", "fp", "fn")
+        )
+        return cls(tp, fp, fn)
+
+    def where(self, keep: NDArray[np.bool_] | IntArray) -> Counts:
+        """Return the counts of frames: those for which `keep` (F,) is true, or of these numbers."""
         return Counts(self.tp[keep], self.fp[keep], self.fn[keep])
 
     @property
@@ -134,61 +144,105 @@ def overlaps(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float
 
 
 @dataclass(frozen=True, eq=False)
-class _Packed:
-    boxes: NDArray[np.float32]  # (F, N, 4)
-    classes: NDArray[np.int32]  # (F, N)
-    there: NDArray[np.bool_]  # (F, N): false in the padding
+class Packed:
+    """The N boxes, or fewer, of each of F frames, and what of them is padding.
+
+    Args:
+        boxes: (F, N, 4) as in `Detections`.
+        scores: (F, N), 0 in the padding.
+        classes: (F, N), -1 in the padding.
+        there: (F, N) whether there is such a box.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    classes: NDArray[np.int32]
+    there: NDArray[np.bool_]
 
 
-def _pack(frames: Sequence[Detections]) -> _Packed:
-    counts = np.array([len(frame) for frame in frames], np.int64)
+def pack(frames: Sequence[Detections], rule: Rule) -> Packed:
+    """Return those boxes of `frames` that are scored, frame by frame."""
+    sizes = np.array([len(frame) for frame in frames], np.int64)
+    classes = np.concatenate([frame.classes for frame in frames])
+    scores = np.concatenate([frame.scores for frame in frames])
+    kept = np.flatnonzero((scores >= rule.confidence) & np.isin(classes, list(rule.classes)))
+    owner = np.repeat(np.arange(len(frames)), sizes)[kept]
+    counts = np.bincount(owner, minlength=len(frames))
     there = np.arange(counts.max(initial=0)) < counts[:, None]
-    boxes = np.zeros((*there.shape, 4), np.float32)
-    classes = np.full(there.shape, -1, np.int32)
-    boxes[there] = np.concatenate([frame.boxes for frame in frames])
-    classes[there] = np.concatenate([frame.classes for frame in frames])
-    return _Packed(boxes, classes, there)
+    packed = Packed(
+        boxes=np.zeros((*there.shape, 4), np.float32),
+        scores=np.zeros(there.shape, np.float32),
+        classes=np.full(there.shape, -1, np.int32),
+        there=there,
+    )
+    packed.boxes[there] = np.concatenate([frame.boxes for frame in frames])[kept]
+    packed.scores[there], packed.classes[there] = scores[kept], classes[kept]
+    return packed
+
+
+def chunks(frames: int) -> Iterator[slice]:
+    """Yield slices that cover `frames` frames, each small enough to be packed at once."""
+    for start, end in pairwise([*range(0, frames, _CHUNK), frames]):
+        yield slice(start, end)
 
 
 def _chunked(
     found: Sequence[Detections],
     reference: Sequence[Detections],
     rule: Rule,
-    match: Callable[[_Packed, _Packed, float], Counts],
+    match: Callable[[Packed, Packed, float], Counts],
 ) -> Counts:
     if len(found) != len(reference):
         raise ValueError(f"{len(found)} frames found, {len(reference)} in the reference")
-    none = np.zeros(0, np.int64)
-    parts = [Counts(none, none, none)]
-    for start, end in pairwise([*range(0, len(found), _CHUNK), len(found)]):
-        left = _pack([rule.keep(frame) for frame in found[start:end]])
-        right = _pack([rule.keep(frame) for frame in reference[start:end]])
-        parts.append(match(left, right, rule.iou))
-    return Counts(
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("tp", "fp", "fn"))
+    return Counts.joined(
+        [
+            match(pack(found[part], rule), pack(reference[part], rule), rule.iou)
+            for part in chunks(len(found))
+        ]
     )
 
 
-def _strict(found: _Packed, reference: _Packed, iou: float) -> Counts:
-    overlap = overlaps(found.boxes, reference.boxes)
+def assigned(
+    overlap: NDArray[np.float64],
+    found: Packed,
+    reference: Packed,
+    thresholds: NDArray[np.float64],
+) -> NDArray[np.bool_]:
+    """Return (T, F, N) whether a box found has a reference box of its own, at each threshold.
+
+    As pycocotools assigns them: per class, in the order of the boxes found, each taking the free
+    box that it overlaps most, the last of equals.
+
+    Args:
+        overlap: (F, N, M) of each box found with each of the reference.
+        thresholds: (T,) from which on an overlap counts.
+    """
     same = found.classes[:, :, None] == reference.classes[:, None, :]
     same &= found.there[:, :, None] & reference.there[:, None, :]
-    # pycocotools' threshold, and its choice of the last among equal overlaps: hence the flip.
-    overlap = np.where(same & (overlap >= min(iou, 1 - 1e-10)), overlap, -1.0)[:, :, ::-1]
+    overlap = np.where(same, overlap, -1.0)[:, :, ::-1]  # argmax takes the first of equals
     frames, slots, references = overlap.shape
-    taken = np.zeros((frames, references), bool)
-    rows = np.arange(frames)
-    if references:
-        for slot in range(slots):  # detections are in order of score
-            candidates = np.where(taken, -1.0, overlap[:, slot])
-            best = candidates.argmax(axis=1)
-            hit = candidates[rows, best] >= 0
-            taken[rows[hit], best[hit]] = True
-    tp = taken.sum(axis=1)
+    least = np.minimum(thresholds, 1 - 1e-10)[:, None]  # pycocotools' own
+    hits = np.zeros((len(thresholds), frames, slots), bool)
+    if not references:
+        return hits
+    taken = np.zeros((len(thresholds), frames, references), bool)
+    for slot in range(slots):
+        candidates = np.where(taken, -1.0, overlap[:, slot])
+        best = candidates.argmax(axis=2)[..., None]
+        hit = np.take_along_axis(candidates, best, axis=2)[..., 0] >= least
+        hits[:, :, slot] = hit
+        at = np.take_along_axis(taken, best, axis=2)
+        np.put_along_axis(taken, best, at | hit[..., None], axis=2)
+    return hits
+
+
+def _strict(found: Packed, reference: Packed, iou: float) -> Counts:
+    overlap = overlaps(found.boxes, reference.boxes)
+    tp = assigned(overlap, found, reference, np.array([iou]))[0].sum(axis=1)
     return Counts(tp, found.there.sum(axis=1) - tp, reference.there.sum(axis=1) - tp)
 
 
-def _published(found: _Packed, reference: _Packed, iou: float) -> Counts:
+def _published(found: Packed, reference: Packed, iou: float) -> Counts:
     hits = overlaps(found.boxes, reference.boxes) >= iou
     hits &= found.there[:, :, None] & reference.there[:, None, :]
     tp = hits.any(axis=2).sum(axis=1)

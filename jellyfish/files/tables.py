@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -57,22 +57,26 @@ def frames_table(rows: Iterable[FrameRow]) -> Any:
 
 def write_frames(path: Path, rows: Iterable[FrameRow]) -> None:
     """Write one row a captured frame."""
-    _write(path, frames_table(rows))
+    write_table(path, frames_table(rows))
 
 
 def write_plans(path: Path, rows: Iterable[PlanRow]) -> None:
     """Write one row a scheduler run."""
-    _write(path, _table(rows, PLANS))
+    write_table(path, _table(rows, PLANS))
 
 
-def read_table(path: Path) -> Any:
-    """Return the table in `path` as an arrow table.
+def read_table(path: Path, columns: Sequence[str] | None = None) -> Any:
+    """Return the table in `path`, or only `columns` of it, as an arrow table.
 
     Raises:
-        DataError: the file is missing or no parquet.
+        DataError: the file is missing, no parquet, or lacks a column.
     """
     try:
-        return pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            lacking = sorted(set(columns or ()) - set(file.schema_arrow.names))
+            if lacking:
+                raise DataError(f"{path} lacks the columns {', '.join(lacking)}")
+            return file.read(columns=None if columns is None else list(columns))
     except FileNotFoundError:
         raise DataError(f"{path} is missing") from None
     except pa.ArrowInvalid as error:
@@ -88,6 +92,15 @@ def _table(rows: Iterable[Any], schema: Any) -> Any:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _write(path: Path, table: pa.Table) -> None:
+def write_table(path: Path, table: Any) -> None:
+    """Write the arrow table `table`, whole; numbers in the form that takes the least room."""
+    floats = [field.name for field in table.schema if field.type == pa.float64()]
+    others = [name for name in table.schema.names if name not in floats]
     with whole_file(path) as temporary:
-        pq.write_table(table, temporary)
+        pq.write_table(
+            table,
+            temporary,
+            compression="zstd",
+            use_dictionary=others or False,
+            use_byte_stream_split=floats or False,
+        )

@@ -18,7 +18,7 @@ from scripts.figures import (
     style,
     tables,
 )
-from scripts.score import COLUMNS as SCORE_COLUMNS
+from scripts.scored import COLUMNS as SCORE_COLUMNS
 from tests.unit.figure_inputs import (
     write_agreement,
     write_policy_scores,

@@ -20,7 +20,7 @@ from jellyfish.errors import DataError
 from jellyfish.files.tables import FRAMES
 from jellyfish.records import Outcome
 from scripts.figures import fig_6, fig_7, fig_8, fig_9, overview, style, tables
-from scripts.score import COLUMNS as SCORE_COLUMNS
+from scripts.scored import COLUMNS as SCORE_COLUMNS
 from tests.unit.figure_inputs import CELL, write_profile_tables, write_run, write_scores
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,8 @@ from jellyfish.files.detections import image_id, write_coco
 from jellyfish.files.tables import write_frames
 from jellyfish.records import FrameRow, Outcome
 from scripts import tables
-from scripts.score import COLUMNS, MISSES, main
+from scripts.score import main
+from scripts.scored import COLUMNS, MISSES
 
 CLIP_FRAMES = 20
 PERSON, CAR = 0, 2
@@ -142,6 +143,9 @@ def test_only_what_came_in_time_is_right(config: dict[str, Any], results: Path, 
         assert scores[f"recall_{matching}_all"] == pytest.approx(30 / 80)
         assert scores[f"f1_{matching}_all"] == pytest.approx(2 * 30 / (2 * 30 + 50))
         assert scores[f"f1_{matching}_answered"] == pytest.approx(2 * 30 / (2 * 30 + 30))
+        for frames, fn in (("all", 50), ("answered", 30)):
+            counts = [scores[f"{value}_{matching}_{frames}"] for value in ("tp", "fp", "fn")]
+            assert counts == [30, 0, fn]
     assert scores["f1_published_detected"] == scores["f1_published_answered"]
     assert scores["ap50"] == pytest.approx(30 / 80, abs=0.01)
 

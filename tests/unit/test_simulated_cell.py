@@ -9,16 +9,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
-from experiment import grid, paths, simulation
+from experiment import grid, paths, simulation, virtual_serving
 from experiment.cell import complete, run_cell
 from experiment.grid import Cell, Run
+from experiment.simulation import simulate
+from experiment.stored_answers import write_detections
 from jellyfish.errors import ConfigError, DataError
 from jellyfish.files.atomic import read_json, write_json
 from jellyfish.files.clip_detections import write_clip_detections
-from jellyfish.files.detections import CLIENT_STRIDE, read_coco
+from jellyfish.files.detections import image_id, read_coco
 from jellyfish.files.profiles import write_profile
 from jellyfish.files.provenance import read_provenance
 from jellyfish.files.tables import FRAMES, read_table
@@ -97,8 +100,7 @@ def test_a_cell_has_the_files_of_a_measured_one(
     assert set(frames.column("world").to_pylist()) == {"simulated"}
     assert set(frames.column("latencies").to_pylist()) == {"emulated synthetic"}
     assert len(read_table(folder / "plans.parquet")) >= 8
-    found = read_coco(folder / "detections.json")
-    assert {image // CLIENT_STRIDE for image in found} == {0, 1}
+    assert not (folder / "detections.json").exists()  # the rows say all that is needed
     assert len(read_json(folder / "server.json")["clients"]) == 2
     made = read_provenance(folder)
     assert (made.world, made.device) == ("simulated", "emulated synthetic")
@@ -121,8 +123,29 @@ def test_only_what_changed_is_made_again(
     assert complete(config, run, results)
     monkeypatch.setattr(simulation, "code_digest", lambda root: "another code")
     assert not complete(config, run, results)
+    monkeypatch.undo()
+    assert complete(config, run, results)
+    stored = paths.detections_path(config, "vtest-1", 320, results)
+    write_clip_detections(stored, clip((352,))[352])
+    assert not complete(config, run, results)
     model.unlink()
     assert not complete(config, run, results)
+
+
+def test_what_came_back_can_be_written_out(config: Config, run: Run, results: Path) -> None:
+    simulate(config, run, results)
+    found = read_coco(write_detections(config, run, results, results / "detections.json"))
+    served = virtual_serving.serve(simulation.scene_of(config, run, results))
+    came_back = {
+        image_id(client, tick): boxes
+        for client, ticks in enumerate(served.detections)
+        for tick, boxes in ticks.items()
+    }
+    assert set(found) == {image for image, boxes in came_back.items() if len(boxes)}
+    assert len(found) > 100
+    for image, boxes in found.items():
+        np.testing.assert_allclose(boxes.boxes, came_back[image].boxes, atol=1e-6)
+        np.testing.assert_allclose(boxes.scores, came_back[image].scores, atol=1e-6)
 
 
 BODY = """
@@ -147,7 +170,7 @@ def test_the_same_bytes_in_every_process(
             check=True,
         )
         folder = paths.run_folder(run.key, results)
-        names = ("frames.parquet", "plans.parquet", "detections.json", "server.json")
+        names = ("frames.parquet", "plans.parquet", "server.json")
         content = b"".join((folder / name).read_bytes() for name in names)
         seen.add(hashlib.sha256(content).hexdigest())
     assert len(seen) == 1

@@ -32,3 +32,9 @@ def missing_table():
     """missing.csv, kept in step with the figures once there is one."""
     path = f"results/{SCENARIO}/missing.csv"
     return [path] if ALLOW_MISSING or Path(path).is_file() else []
+
+
+def simulated_clips():
+    """Clips whose stored detections are what came back."""
+    there = [cell for cell in drawn(CELLS.values()) if cell.world == "simulated"]
+    return sorted({clip for cell in there for clip in cell.clips})

@@ -93,6 +93,16 @@ def cell_index(cell):
     return f"results/{SCENARIO}/cells/{cell.name}.json"
 
 
+def simulated_run(wildcards):
+    """The run with a key."""
+    for cell in CELLS.values():
+        if wildcards.run.startswith(f"{cell.name}-"):
+            for run in grid.runs(config, cell):
+                if run.key == wildcards.run:
+                    return run
+    raise WorkflowError(f"the scenario {SCENARIO} has no run {wildcards.run}")
+
+
 def frames_of(cells):
     """The raw tables of all runs of some cells; they lie behind the cells' index files."""
     return [

@@ -3,10 +3,14 @@ rule scores:
     input:
         cells=lambda wildcards: tables_of(CELLS.values()),
         reference=[detections_path(clip, ZOO.reference_px) for clip in RUN_CLIPS],
+        stored=lambda wildcards: all_detections(simulated_clips()),
         code=code(
             "scripts/score.py",
+            "scripts/scored.py",
+            "scripts/answers.py",
             "jellyfish/matching.py",
             "jellyfish/average_precision.py",
+            "jellyfish/ranking.py",
         ),
     output:
         runs="results/{scenario}/scores.parquet",
@@ -43,3 +47,21 @@ rule score_table:
         "../../envs/analysis.yaml"
     script:
         "../../scripts/calls/score_table.py"
+
+
+# A simulated run keeps no detections; they are written out when somebody asks for this file.
+rule detections_of_run:
+    input:
+        lambda wildcards: tables_of([simulated_run(wildcards).cell]),
+    output:
+        "results/{scenario}/detections/{run}.json",
+    log:
+        "results/logs/{scenario}/detections/{run}.log",
+    wildcard_constraints:
+        run="simulated-[^/]+",
+    conda:
+        "../../envs/cell.yaml"
+    params:
+        run=simulated_run,
+    script:
+        "../../scripts/calls/detections_of_run.py"
