@@ -51,6 +51,18 @@ def test_two_gpus_are_planned_optimally_whatever_the_rates(seed: int) -> None:
         assert worth(asked, seed, 200) == pytest.approx(best)
 
 
+@ample
+@given(problems(max_clients=6, sane=True), st.integers(0, 2**32))
+def test_one_gpu_is_planned_optimally(asked: Problem, seed: int) -> None:
+    best = best_worth(asked)
+    if asked.gpus == 1 and best[0] == 1.0:
+        assert worth(asked, seed, 200) == pytest.approx(best)
+
+
+def test_one_client_has_a_gpu_s_best_dnn() -> None:
+    assert worth(problem((20, 100, 100_000), gpus=2), 1, 400) == (1.0, 0.6)
+
+
 def test_it_comes_close_to_the_optimum() -> None:
     for gpus, least in ((2, 1.0), (4, 0.998)):
         cases = [c for c in reference_cases() if c["problem"].gpus == gpus][:6]

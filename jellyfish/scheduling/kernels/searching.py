@@ -59,6 +59,8 @@ def begin(task: Task, state: State, s: Scratch) -> None:
             state.waiting[waiting] = i
             waiting += 1
     state.waiting[clients] = waiting
+    if gpus == 1 and replan(task, state, 0, 0, -1, s):  # there is no pair that would be
+        _touch(task, state, 0, 1)
 
 
 @compiled
