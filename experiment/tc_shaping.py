@@ -13,6 +13,7 @@ from experiment.shaping import HostProcess, ShapedClient, ShapedHost
 from jellyfish.errors import ConfigError, RunError
 
 FIRST_PORT = 20480  # below the ports that Linux gives to any connection (32768 to 60999)
+MAX_S = 6 * 3600.0
 _MODULE = "client.shaping.tc"
 _READY_S = 20.0
 _CALL_S = 30.0
@@ -41,11 +42,13 @@ class TcShaper:
 
     Args:
         host: where the clients are.
-        max_s: how long a run takes at most; tc ends by itself after that, whatever happens.
         settings: how to shape.
+        max_s: tc ends by itself after so long, whatever happens.
     """
 
-    def __init__(self, host: ShapedHost, max_s: float, settings: TcSettings | None = None) -> None:
+    def __init__(
+        self, host: ShapedHost, settings: TcSettings | None = None, max_s: float = MAX_S
+    ) -> None:
         self._host, self._max_s = host, max_s
         self._settings = settings or TcSettings()
         self._process: HostProcess | None = None
@@ -92,42 +95,37 @@ class TcShaper:
         while self._host.read("tc.ready.json") is None:
             if not self._process.running or time.monotonic() > deadline:
                 said = self._process.log_tail()
-                self.stop_at_once()
+                self._end()
                 raise RunError(f"{self._host.name}: tc does not shape: {said}")
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """End the shaping and put the interface back as it was.
+        """End the shaping and put the interface back as it was; nothing started is fine.
 
         Raises:
-            RunError: the shaping failed in between, so that what was measured is void, or the
-                interface could not be put back.
+            RunError: the shaping failed in between, or nothing went by way of it, so that what
+                was measured is void; or the interface could not be put back.
         """
         process = self._process
         if process is None:
             return
-        failed = not process.running
-        said = process.log_tail() if failed else ""
-        self.stop_at_once()
-        if failed or process.exit_code != 0:
-            raise RunError(f"{self._host.name}: tc ended before the run: {said}")
+        if self._end() != 0:
+            raise RunError(f"{self._host.name}: tc has not shaped to the end: {process.log_tail()}")
         self._check(self._host.read("tc.json"))
 
-    def stop_at_once(self) -> None:
-        """End the shaping without a question whether it was good.
-
-        Raises:
-            RunError: the interface could not be put back.
-        """
+    def _end(self) -> int | None:
+        """End the process, and do what it could not do; return its exit code."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        if process.end(_GRACE_S) != 0:
-            code, said = self._call("--clean", [])
-            if code != 0:
+        code = process.end(_GRACE_S) if process is not None else 0
+        if code != 0:
+            failed, said = self._call("--clean", [])
+            if failed:
                 raise RunError(f"{self._host.name}: the interface is not as it was: {said}")
+        return code
 
     def _check(self, report: Any) -> None:
+        if report is None:
+            raise RunError(f"{self._host.name}: tc left no tc.json; were its files removed?")
         for client in report["clients"]:
             if client["started_s"] is not None and not client.get("frames"):
                 raise RunError(

@@ -146,6 +146,11 @@ class NamespaceTestbed:
         return self.nodes[1:]
 
     @property
+    def manager(self) -> str:
+        """This machine's own address in the testbed's network."""
+        return str(self._network[1])
+
+    @property
     def user_key(self) -> Path:
         """The private key that every host accepts."""
         return self.folder / "user.key"
@@ -223,7 +228,7 @@ class NamespaceTestbed:
             _shell(*inside, "link", "set", INTERFACE, "up")
             _shell(*inside, "link", "set", "lo", "up")
         self._cable_to("manager", self._cable)
-        _shell("ip", "address", "add", f"{self._network[1]}/{bits}", "dev", self._cable)
+        _shell("ip", "address", "add", f"{self.manager}/{bits}", "dev", self._cable)
         _shell("ip", "link", "set", self._cable, "up")
 
     def _cable_to(self, name: str, interface: str, *where: str) -> None:
