@@ -308,6 +308,7 @@ async def test_tls_and_a_secret(tmp_path: Path, clip: Path, delay_ms: float) -> 
         ({"trace": {"mbps": [0], "step_s": 1}}, "carries 0 bits"),
         ({"trace": {"mbps": "fast", "step_s": 1}}, "could not convert"),
         ({"trace": {"mbps": [1]}}, "want mbps and step_s"),
+        ({"source_ports": [9]}, "source_ports is [9]; want [first, last]"),
         ({"clip": None}, "clip is None; want name and path"),
         ({"clip": {"name": "clip", "path": "/missing.avi"}}, "/missing.avi is missing"),
         ({"tls_ca": "/missing.pem"}, "/missing.pem"),

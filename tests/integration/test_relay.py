@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
@@ -26,12 +27,14 @@ ROUNDS = 3  # the machine is shared: a round may be disturbed, the median of thr
 class RelayProcess:
     """A relay as a child process, and a listening socket as its target."""
 
-    def __init__(self, folder: Path, trace: Trace | None, delay_ms: float) -> None:
+    def __init__(
+        self, folder: Path, trace: Trace | None, delay_ms: float, options: Sequence[str]
+    ) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.settimeout(10)
         target = f"127.0.0.1:{self.listener.getsockname()[1]}"
         command = [sys.executable, "-m", "client.shaping.relay", "--target", target]
-        command += ["--delay-ms", str(delay_ms)]
+        command += ["--delay-ms", str(delay_ms), *options]
         if trace is not None:
             path = folder / "trace.json"
             path.write_text(json.dumps({"mbps": trace.mbps, "step_s": trace.step_s}))
@@ -68,8 +71,10 @@ class RelayProcess:
 
 
 @contextmanager
-def relay(folder: Path, trace: Trace | None = None, delay_ms: float = 0) -> Iterator[RelayProcess]:
-    process = RelayProcess(folder, trace, delay_ms)
+def relay(
+    folder: Path, trace: Trace | None = None, delay_ms: float = 0, options: Sequence[str] = ()
+) -> Iterator[RelayProcess]:
+    process = RelayProcess(folder, trace, delay_ms, options)
     try:
         yield process
     finally:
@@ -196,6 +201,22 @@ def test_half_close_passes_behind_the_data(tmp_path: Path) -> None:
             assert near.recv(1) == b""
 
 
+def test_connections_leave_from_the_ports_that_tc_knows(tmp_path: Path) -> None:
+    started = tmp_path / "started.json"
+    first = 20_000 + os.getpid() % 10_000  # below what Linux gives to any connection
+    options = ["--source-ports", f"{first}-{first + 1}", "--started", str(started)]
+    with relay(tmp_path, options=options) as link:
+        assert not started.exists()
+        ends = [link.connect() for _ in range(2)]
+        assert [far.getpeername()[1] for _, far in ends] == [first, first + 1]
+        assert json.loads(started.read_text()) == link.line()
+        with socket.create_connection(("127.0.0.1", link.port), timeout=10) as third:
+            assert third.recv(1) == b""  # no port is free: the connection is closed
+        for near, far in ends:
+            near.close()
+            far.close()
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_side_that_closes_is_noticed_by_the_other(tmp_path: Path, which: int) -> None:
     with relay(tmp_path, constant("flat", 5)) as link:
@@ -262,6 +283,7 @@ def test_dies_with_its_parent(tmp_path: Path) -> None:
         (["--target", "nowhere"], "want HOST:PORT"),
         (["--target", "h:1", "--trace", "/missing.json"], "/missing.json is no trace"),
         (["--target", "h:1", "--delay-ms", "nan"], "--delay-ms nan"),
+        (["--target", "h:1", "--source-ports", "9"], "--source-ports 9: want FIRST-LAST"),
     ],
 )
 def test_wrong_arguments_give_one_line(arguments: list[str], says: str) -> None:
