@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from math import ceil, isnan, nan
 from typing import Any
@@ -43,7 +43,7 @@ class SessionConfig:
         in_flight_limit: with so many frames unanswered, a tick is refused.
         wire_ms: latency of the wire one way, for the bandwidth estimate.
         backoff: how to step down from the size that the server named.
-        encode_ms: what making a frame is said to take, on top of what it takes on the loop's
+        encode_ms: gives what making a frame is said to take, on top of what it takes on the loop's
             clock: virtual time stands still meanwhile. The transport sends so much later.
     """
 
@@ -55,7 +55,7 @@ class SessionConfig:
     in_flight_limit: int = 32
     wire_ms: float = 0.5
     backoff: Backoff = best
-    encode_ms: float = 0.0
+    encode_ms: Callable[[], float] = float  # nothing
 
 
 class Session:
@@ -184,7 +184,7 @@ class Session:
         self._send(row, frame, px)
 
     def _send(self, row: FrameRow, frame: SourceFrame, px: int) -> None:
-        row.sent_s = _now() + self._config.encode_ms / 1000
+        row.sent_s = _now() + self._config.encode_ms() / 1000
         row.px_sent, row.bytes_up = px, len(frame.image)
         self._in_flight[row.frame] = row
         self._transport.send(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from jellyfish.detections import Detections
 from jellyfish.emulation import LOAD_MS, EmulatedAnswers, LatencyModel
@@ -19,7 +19,8 @@ class EmulatedWorker:
         answers: what the DNNs find.
         input_px: size of each DNN.
         seed: of its latencies (`jellyfish.emulation.worker_seed`).
-        hand_over_ms: to the worker and back, per batch, beside what occupies it.
+        hand_over_ms: gives what the way to the worker and back takes a batch, beside what
+            occupies it.
         load_ms: what loading a DNN takes.
     """
 
@@ -30,7 +31,7 @@ class EmulatedWorker:
         input_px: Sequence[int],
         *,
         seed: int,
-        hand_over_ms: float = 0.0,
+        hand_over_ms: Callable[[], float] = float,  # nothing
         load_ms: float = LOAD_MS,
     ) -> None:
         self._model, self._answers, self._input_px = model, answers, tuple(input_px)
@@ -81,7 +82,7 @@ class EmulatedWorker:
         number, self._batches = self._batches, self._batches + 1
         size = max(len(frames), pad_to or 0)
         duration_ms = self._model.duration_ms(dnn, size, self._seed, number)
-        await self._spend(duration_ms + self._hand_over_ms)
+        await self._spend(duration_ms + self._hand_over_ms())
         px, answer = self._input_px[dnn], self._answers.answer
         answers: tuple[Detections | str, ...] = tuple([answer(f.tag, px, f.px) for f in frames])
         return BatchResult(answers, 0.0, duration_ms, duration_ms)

@@ -16,6 +16,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from experiment.charges import charge_settings
 from jellyfish.errors import ConfigError
 from jellyfish.files.zoo import read_zoo
 
@@ -210,7 +211,7 @@ def run_settings(config: Config, cell: Cell, clip: str, repetition: int) -> dict
     emulates = emulated(config, cell.device)
     return {
         **({"emulates": pick(config, "devices", emulates)} if emulates else {}),
-        **({"simulation": config["simulation"]} if cell.world == "simulated" else {}),
+        **({"simulation": simulation(config, cell.device)} if cell.world == "simulated" else {}),
         "seed": config["seed"],
         "zoo": zoo_settings(config["zoo"]),
         "clip": pick(config, "clips", clip),
@@ -227,6 +228,11 @@ def run_settings(config: Config, cell: Cell, clip: str, repetition: int) -> dict
         "hosts": config["hosts"],
         "repetition": repetition,
     }
+
+
+def simulation(config: Config, device: str) -> dict[str, Any]:
+    """Return what virtual time charges on `device`; recorded charges are config, like a zoo."""
+    return charge_settings(config["simulation"], emulated(config, device) or device, ROOT)
 
 
 def profile_key(config: Config, device: str) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from client.transport import Received
+from jellyfish.charges import NOTHING, Charge, derived_seed
 from jellyfish.errors import RunError
 from jellyfish.messages import Answer, Event, Frame, Heartbeat, Registration
 from jellyfish.trace import Trace
@@ -20,21 +22,22 @@ SMALL_BYTES = 30  # an acknowledgement or a heartbeat
 
 @dataclass(frozen=True, kw_only=True)
 class LinkConfig:
-    """What a link is like, and what a client's own work costs.
+    """What a link is like.
 
     Args:
         delay_ms: propagation, each way.
         downlink_mbps: rate of the downlink.
         queue_limit_bytes: the uplink loses a frame that would make more than this wait; None for
             an endless queue.
-        device_ms: from a frame's capture to its sending; virtual time stands still while a client
-            works.
+        transport_ms, answer_ms: what the software at both ends adds to a frame's way there, and to
+            its answer's back, beside what the link takes.
     """
 
     delay_ms: float = 0.0
     downlink_mbps: float = 100.0
     queue_limit_bytes: float | None = None
-    device_ms: float = 0.0
+    transport_ms: Charge = NOTHING
+    answer_ms: Charge = NOTHING
 
 
 class Uplink:
@@ -82,22 +85,23 @@ class VirtualServer:
 
     Args:
         engine: who serves.
-        frame_ms: CPU time that a frame costs before the engine sees it.
+        frame_ms: gives the CPU time that a frame costs before the engine sees it.
     """
 
-    def __init__(self, engine: Engine, frame_ms: float = 0.0) -> None:
+    def __init__(self, engine: Engine, frame_ms: Callable[[], float] = float) -> None:
         self.engine = engine
-        self._frame_s = frame_ms / 1000
+        self._frame_ms = frame_ms
         self._free_s = 0.0
         self._loop = asyncio.get_running_loop()
 
     def take(self, client: ClientHandle, frame: Frame) -> None:
         """Have the engine get `frame` once the CPU is through with it."""
-        if not self._frame_s:
+        now_s = self._loop.time()
+        self._free_s = max(self._free_s, now_s) + self._frame_ms() / 1000
+        if self._free_s > now_s:
+            self._loop.call_at(self._free_s, self.engine.submit, client, frame)
+        else:
             self.engine.submit(client, frame)
-            return
-        self._free_s = max(self._free_s, self._loop.time()) + self._frame_s
-        self._loop.call_at(self._free_s, self.engine.submit, client, frame)
 
 
 class Link:
@@ -108,13 +112,22 @@ class Link:
         config: what the link is like.
         trace: rate of the uplink; None for no limit.
         origin_s: when the trace begins, on the loop's clock.
+        seed: of what is drawn of the times in `config`.
     """
 
     def __init__(
-        self, server: VirtualServer, config: LinkConfig, trace: Trace | None, origin_s: float = 0.0
+        self,
+        server: VirtualServer,
+        config: LinkConfig,
+        trace: Trace | None,
+        origin_s: float = 0.0,
+        seed: int = 0,
     ) -> None:
         self._server = server
-        self._delay_s, self._device_s = config.delay_ms / 1000, config.device_ms / 1000
+        self._delay_s = config.delay_ms / 1000
+        self._transport_ms = config.transport_ms.draws(derived_seed(seed, "transport"))
+        self._answer_ms = config.answer_ms.draws(derived_seed(seed, "answer"))
+        self._arrived_s = self._received_s = 0.0  # nothing overtakes, either way
         self._uplink = Uplink(trace, origin_s, self._delay_s, config.queue_limit_bytes)
         self._down_s_per_byte = 8 / (config.downlink_mbps * 1e6)
         self._down_free_s = 0.0
@@ -150,8 +163,11 @@ class Link:
     def send(self, frame: Frame) -> None:
         """Put a frame on the uplink once the device has made it; see `Transport.send`."""
         size = len(frame.image) + FRAME_HEADER_BYTES
-        arrival_s = self._uplink.send(self._loop.time() + self._device_s, size)
+        # Virtual time stands still while a client works: it sends later than the clock says.
+        arrival_s = self._uplink.send(self._loop.time() + frame.device_ms / 1000, size)
         if arrival_s is not None and not self._cut:
+            arrival_s = max(self._arrived_s, arrival_s + self._transport_ms() / 1000)
+            self._arrived_s = arrival_s
             self._loop.call_at(arrival_s, self._arrive, frame)
 
     async def receive(self) -> Received:
@@ -188,6 +204,9 @@ class Link:
             size = SMALL_BYTES
         self._down_free_s = max(self._down_free_s, now_s) + size * self._down_s_per_byte
         arrival_s = self._down_free_s + self._delay_s
+        if isinstance(event, Answer):
+            arrival_s += self._answer_ms() / 1000
+        self._received_s = arrival_s = max(self._received_s, arrival_s)
         self._loop.call_at(arrival_s, self._receive, Received(event, size))
 
     def _beat(self) -> None:

@@ -23,6 +23,7 @@ SIMULATED_CODE = (
     "jellyfish",
     "server",
     "client",
+    "experiment/charges.py",
     "experiment/link.py",
     "experiment/simulation.py",
     "experiment/virtual_serving.py",

@@ -8,8 +8,9 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 from experiment import provenance
+from experiment.charges import charges_of
 from experiment.collect import with_run
-from experiment.grid import Config, Run, digest, latencies, pick, run_settings
+from experiment.grid import Config, Run, digest, latencies, pick, run_settings, simulation
 from experiment.jobs import starts
 from experiment.link import LinkConfig
 from experiment.paths import ROOT, detections_path, needed, profile_folder, run_folder, zoo_of
@@ -89,7 +90,8 @@ def scene_of(config: Config, run: Run, results: Path, root: Path = ROOT) -> Scen
             f"{folder / 'emulation.json'} has {model.dnns} DNNs and batches of {model.max_batch}, "
             f"the profile beside it {profile.dnns} and {profile.max_batch}"
         )
-    costs = config["simulation"]
+    costs = simulation(config, run.cell.device)
+    charges = charges_of(costs)
     return Scene(
         clients=_clients(config, run, root),
         clip=run.clip,
@@ -104,7 +106,8 @@ def scene_of(config: Config, run: Run, results: Path, root: Path = ROOT) -> Scen
             delay_ms=float(config["network"]["delay_ms"]),
             downlink_mbps=float(costs["downlink_mbps"]),
             queue_limit_bytes=costs["queue_limit_bytes"],
-            device_ms=float(costs["device_ms"]),
+            transport_ms=charges["transport_ms"],
+            answer_ms=charges["answer_ms"],
         ),
         engine=EngineConfig(
             plan_interval_s=float(config["server"]["plan_interval_s"]),
@@ -112,9 +115,10 @@ def scene_of(config: Config, run: Run, results: Path, root: Path = ROOT) -> Scen
             wire_ms=float(config["network"]["wire_ms"]),
         ),
         in_flight_limit=int(config["client"]["in_flight_limit"]),
-        scheduler_ms=float(costs["scheduler_ms"]),
-        server_ms=float(costs["server_ms"]),
-        hand_over_ms=float(costs["hand_over_ms"]),
+        device_ms=charges["device_ms"],
+        scheduler_ms=charges["scheduler_ms"],
+        server_ms=charges["server_ms"],
+        hand_over_ms=charges["hand_over_ms"],
     )
 
 

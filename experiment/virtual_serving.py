@@ -6,7 +6,7 @@ Nothing here reads the wall clock, a file or the config; the same scene gives th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -17,6 +17,7 @@ from experiment.emulated_worker import EmulatedWorker
 from experiment.link import Link, LinkConfig, VirtualServer
 from experiment.stored_source import StoredSource
 from jellyfish.backoff import backoff
+from jellyfish.charges import Charge, charge, derived_seed
 from jellyfish.detections import Detections
 from jellyfish.emulation import EmulatedAnswers, LatencyModel, worker_seed
 from jellyfish.errors import RunError
@@ -41,7 +42,7 @@ class SceneClient:
     fps: float
     slo_ms: float
     start_s: float = 0.0
-    trace: Trace | None = None  # from the scene's start on
+    trace: Trace | None = None  # from the client's start on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +59,11 @@ class Scene:
         workers: how many.
         seed: of all that is random.
         stream_s: for how long each client streams.
-        link: what the network is like, and the device's own time.
+        link: what the network is like.
         engine: limits and intervals.
         in_flight_limit: of each client.
-        scheduler_ms, server_ms, hand_over_ms: what a plan, a frame and a batch cost the server.
+        device_ms: charged from a frame's capture to its sending.
+        scheduler_ms, server_ms, hand_over_ms: charged the server for a plan, a frame and a batch.
     """
 
     clients: tuple[SceneClient, ...]
@@ -76,9 +78,14 @@ class Scene:
     link: LinkConfig = field(default_factory=LinkConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     in_flight_limit: int = 32
-    scheduler_ms: float = 1.0
-    server_ms: float = 0.3
-    hand_over_ms: float = 0.5
+    device_ms: Charge | float = 2.0
+    scheduler_ms: Charge | float = 1.0
+    server_ms: Charge | float = 0.3
+    hand_over_ms: Charge | float = 0.5
+
+    def draws(self, ms: Charge | float, name: str) -> Callable[[], float]:
+        """Return what gives one charge of `ms` after the other, those called `name` here."""
+        return charge(ms).draws(derived_seed(self.seed, name))
 
 
 @dataclass(frozen=True)
@@ -112,31 +119,44 @@ def engine_of(scene: Scene) -> Engine:
             answers,
             [int(px) for px in scene.profile.input_px],
             seed=worker_seed(scene.seed, i),
-            hand_over_ms=scene.hand_over_ms,
+            hand_over_ms=scene.draws(scene.hand_over_ms, f"hand-over {i}"),
         )
         for i in range(scene.workers)
     ]
-    planner = InlinePlanner(scene.policy.solver, charge_ms=scene.scheduler_ms)
+    charge_ms = scene.draws(scene.scheduler_ms, "scheduler")
+    planner = InlinePlanner(scene.policy.solver, charge_ms=charge_ms)
     return Engine(scene.profile, workers, planner, scene.policy, Random(scene.seed), scene.engine)
+
+
+def server_of(scene: Scene, engine: Engine) -> VirtualServer:
+    """Return the server of `scene` around its engine."""
+    return VirtualServer(engine, scene.draws(scene.server_ms, "server"))
+
+
+def link_of(
+    scene: Scene, server: VirtualServer, i: int, trace: Trace | None, start_s: float
+) -> Link:
+    """Return the link of client `i`, whose trace begins at `start_s` on the loop's clock."""
+    return Link(server, scene.link, trace, start_s, derived_seed(scene.seed, f"link {i}"))
 
 
 async def _serve(scene: Scene) -> Served:
     loop = asyncio.get_running_loop()
     engine = engine_of(scene)
     await engine.start()
-    server, origin_s = VirtualServer(engine, scene.server_ms), loop.time()
+    server, origin_s = server_of(scene, engine), loop.time()
+    starts_s = [origin_s + client.start_s for client in scene.clients]
     source = StoredSource(scene.clip, scene.sizes)
     sessions = [
-        Session(_session(scene, i), Link(server, scene.link, client.trace, origin_s), source)
+        Session(_session(scene, i), link_of(scene, server, i, client.trace, starts_s[i]), source)
         for i, client in enumerate(scene.clients)
     ]
     async with asyncio.TaskGroup() as group:
         for i, session in enumerate(sessions):
-            start_s = origin_s + scene.clients[i].start_s
-            group.create_task(_stream(session, start_s), name=f"client-{i}")
+            group.create_task(_stream(session, starts_s[i]), name=f"client-{i}")
     await engine.stop(STOP_GRACE_S)
-    for session, client in zip(sessions, scene.clients, strict=True):
-        _add_true_bandwidth(session.rows, client.trace, origin_s)
+    for session, client, start_s in zip(sessions, scene.clients, starts_s, strict=True):
+        _add_true_bandwidth(session.rows, client.trace, start_s)
     return Served(
         rows=[session.rows for session in sessions],
         detections=[session.detections for session in sessions],
@@ -164,7 +184,7 @@ def _session(scene: Scene, i: int) -> SessionConfig:
         in_flight_limit=scene.in_flight_limit,
         wire_ms=scene.engine.wire_ms,
         backoff=backoff(scene.policy.backoff),
-        encode_ms=scene.link.device_ms,
+        encode_ms=scene.draws(scene.device_ms, f"device {i}"),
     )
 
 

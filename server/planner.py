@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Protocol
@@ -47,16 +48,20 @@ class InlinePlanner:
 
     Args:
         solver_name: what policies call the solver.
-        charge_ms: what a solve is said to take, spent on the loop's clock after solving: in
-            virtual time the clock stands still while code runs.
+        charge_ms: what a solve is said to take, or what gives it a solve, spent on the loop's clock
+            after solving: in virtual time the clock stands still while code runs.
         iterations: the solver's effort; None is its own.
     """
 
     def __init__(
-        self, solver_name: str, *, charge_ms: float = 0.0, iterations: int | None = None
+        self,
+        solver_name: str,
+        *,
+        charge_ms: float | Callable[[], float] = 0.0,
+        iterations: int | None = None,
     ) -> None:
         self._solve = solver(solver_name)
-        self._charge_ms = charge_ms
+        self._charge_ms = charge_ms if callable(charge_ms) else lambda: charge_ms
         self._iterations = iterations
 
     async def plan(self, problem: Problem, seed: int) -> tuple[Plan, float]:
@@ -64,8 +69,9 @@ class InlinePlanner:
         clock = asyncio.get_running_loop().time
         start = clock()
         plan = self._solve(problem, seed, self._iterations)
-        if self._charge_ms:
-            await asyncio.sleep(self._charge_ms / 1000)
+        charge_ms = self._charge_ms()
+        if charge_ms:
+            await asyncio.sleep(charge_ms / 1000)
         return plan, (clock() - start) * 1000
 
     async def close(self) -> None:

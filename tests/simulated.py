@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from experiment.link import LinkConfig
 from experiment.virtual_serving import Scene, SceneClient
 from jellyfish.detections import Detections
 from jellyfish.emulation import LatencyModel
@@ -89,7 +88,6 @@ def scene(
         "policy": policy(policy_name),
         "workers": 2,
         "stream_s": 10.0,
-        "link": LinkConfig(device_ms=2.0),
     }
     return Scene(**values | changes)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -17,9 +17,9 @@ from client.session import Session, SessionConfig
 from client.shaping.process import RelayProcess
 from client.source import SourceFrame
 from client.transport import Transport
-from experiment.link import Link, VirtualServer
+from experiment.link import Link
 from experiment.stored_source import StoredSource
-from experiment.virtual_serving import Scene, engine_of
+from experiment.virtual_serving import Scene, engine_of, link_of, server_of
 from jellyfish.emulation import worker_seed
 from jellyfish.files.atomic import write_json
 from jellyfish.files.clip_detections import write_clip_detections
@@ -51,7 +51,10 @@ class World(Protocol):
 
 
 def _session(
-    scene: Scene, transport: Transport, source: StoredSource, encode_ms: float, **asked: float
+    transport: Transport,
+    source: StoredSource,
+    encode_ms: Callable[[], float],
+    **asked: float,
 ) -> Session:
     number = int(asked.pop("number"))
     config = SessionConfig(
@@ -68,7 +71,7 @@ class VirtualWorld:
 
     def __init__(self, scene: Scene, engine: Engine) -> None:
         self.engine, self._scene = engine, scene
-        self._server = VirtualServer(engine, scene.server_ms)
+        self._server = server_of(scene, engine)
         self._source = StoredSource(scene.clip, scene.sizes)
         self._links: dict[int, Link] = {}
 
@@ -76,9 +79,11 @@ class VirtualWorld:
         self, number: int, fps: float, slo_ms: float, stream_s: float, trace: Trace | None = None
     ) -> Session:
         origin_s = asyncio.get_running_loop().time()
-        link = self._links[number] = Link(self._server, self._scene.link, trace, origin_s)
+        link = link_of(self._scene, self._server, number, trace, origin_s)
+        self._links[number] = link
+        encode_ms = self._scene.draws(self._scene.device_ms, f"device {number}")
         asked = {"number": number, "fps": fps, "slo_ms": slo_ms, "stream_s": stream_s}
-        return _session(self._scene, link, self._source, self._scene.link.device_ms, **asked)
+        return _session(link, self._source, encode_ms, **asked)
 
     async def vanish(self, number: int) -> None:
         self._links[number].cut()
@@ -111,7 +116,7 @@ class RealWorld:
         await relay.start()
         transport = GrpcTransport(f"127.0.0.1:{relay.port}")
         asked = {"number": number, "fps": fps, "slo_ms": slo_ms, "stream_s": stream_s}
-        return _session(self._scene, transport, self._source, 0.0, **asked)
+        return _session(transport, self._source, float, **asked)
 
     async def vanish(self, number: int) -> None:
         await self.relays.pop(number).stop()

@@ -94,7 +94,7 @@ BATCHES = [(0, 1, None), (2, 2, None), (2, 3, 4), (0, 1, 2)]  # dnn, frames, pad
 async def in_the_loop(seed: int) -> list[BatchResult]:
     model = LatencyModel.from_dict(emulation())
     answers = EmulatedAnswers({"a": clip()})
-    worker = EmulatedWorker(model, answers, INPUT_PX, seed=seed, hand_over_ms=0.5)
+    worker = EmulatedWorker(model, answers, INPUT_PX, seed=seed, hand_over_ms=lambda: 0.5)
     await worker.start()
     for dnn in (0, 2):
         await worker.load(dnn)

@@ -54,6 +54,8 @@ def config(root: Path) -> Config:
         "server_ms": 0.3,
         "hand_over_ms": 0.5,
         "device_ms": 2.0,
+        "transport_ms": 0,
+        "answer_ms": [0, 0.1, 0.4],
     }
     return value | {"grid": [block], "mixed": {}, "scenario": "test"}
 

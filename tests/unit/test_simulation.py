@@ -54,7 +54,7 @@ def test_a_quiet_scene_serves_every_frame_in_time() -> None:
 
 
 def test_a_row_s_times_add_up() -> None:
-    played = scene(1, trace=constant("even", 8), link=LinkConfig(device_ms=2, delay_ms=3))
+    played = scene(1, trace=constant("even", 8), link=LinkConfig(delay_ms=3))
     for row in serve(played).rows[0]:
         assert row.sent_s == pytest.approx(row.capture_s + 0.002)
         up_ms = (row.bytes_up + FRAME_HEADER_BYTES) * 8 / 8e6 * 1000 + 3

@@ -1,0 +1,113 @@
+"""What measured runs spent beside the network and the devices, for simulated ones to be charged.
+
+`python -m experiment.record_charges RUN...` prints, per device, the distributions of some runs, by
+their directories under results/runs/, in the form that `simulation` reads (config/README.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import yaml
+from numpy.typing import NDArray
+
+from experiment.link import FRAME_HEADER_BYTES, Uplink
+from jellyfish.errors import DataError
+from jellyfish.files.atomic import read_json
+from jellyfish.files.tables import read_table
+from jellyfish.trace import Trace, from_rates
+
+# Of equal parts the middle each: the mean is kept, and a single stall is no part of it.
+SHARES = (np.arange(50) + 0.5) / 50
+Times = NDArray[np.float64]
+
+
+def record(folders: Iterable[Path]) -> dict[str, dict[str, list[float]]]:
+    """Return {device: {name: quantiles in ms}} of measured runs, each in its directory.
+
+    Raises:
+        DataError: a directory holds no measured run, or one without answers.
+    """
+    found: dict[str, dict[str, list[Times]]] = defaultdict(lambda: defaultdict(list))
+    for folder in folders:
+        frames = read_table(folder / "frames.parquet")
+        device, world = (str(frames.column(name)[0]) for name in ("device", "world"))
+        if world != "measured":
+            raise DataError(f"{folder} is a {world} run; charges are recorded from measured ones")
+        for name, times in _spent(folder, frames).items():
+            if not len(times):
+                raise DataError(f"{folder}: nothing in it tells {name}")
+            found[device][name].append(times)
+    return {
+        device: {name: _quantiles(np.concatenate(parts)) for name, parts in charges.items()}
+        for device, charges in found.items()
+    }
+
+
+def _quantiles(times: Times) -> list[float]:
+    return [round(float(ms), 3) for ms in np.quantile(times.clip(min=0), SHARES)]
+
+
+def _spent(folder: Path, frames: pa.Table) -> dict[str, Times]:
+    """Return the times of a run: a value a plan, a batch's frame, a frame or an answer.
+
+    What the server's CPU spends is in `transport_ms`: no run tells them apart.
+    """
+    value = {
+        name: frames.column(name).to_numpy().astype(float)
+        for name in ("capture_s", "sent_s", "acked_s", "received_s", "server_ms", "dispatch_ms")
+    }
+    ran = frames.column("batch").to_numpy() > 0
+    answered_ms = (value["received_s"] - value["acked_s"]) * 1000 - value["server_ms"]
+    return {
+        "scheduler_ms": read_table(folder / "plans.parquet").column("solve_ms").to_numpy(),
+        "transport_ms": _beyond_the_link(folder, frames),
+        "hand_over_ms": value["dispatch_ms"][ran],
+        "device_ms": _known((value["sent_s"] - value["capture_s"]) * 1000),
+        "answer_ms": _known(answered_ms),
+    }
+
+
+def _known(times: Times) -> Times:
+    return times[np.isfinite(times)]
+
+
+def _beyond_the_link(folder: Path, frames: pa.Table) -> Times:
+    """Return how much later than over an ideal link each frame was acknowledged, in ms."""
+    spent = []
+    rows = frames.select(["client", "frame", "bytes_up", "sent_s", "acked_s"]).to_pylist()
+    for client in sorted({row["client"] for row in rows}):
+        link = _ideal_link(folder, client)
+        for row in rows:
+            if row["client"] == client and row["bytes_up"] > 0:
+                arrival_s = link.send(row["sent_s"], row["bytes_up"] + FRAME_HEADER_BYTES)
+                assert arrival_s is not None, "it has no limit"
+                spent.append((row["acked_s"] - arrival_s) * 1000)
+    return _known(np.array(spent))
+
+
+def _ideal_link(folder: Path, client: int) -> Uplink:
+    job = read_json(folder / "jobs" / f"client-{client}.job.json")
+    relay = read_json(folder / f"client-{client}.json")["relay"] or {}
+    given, delay_s = job["trace"], 2 * job["delay_ms"] / 1000  # there, and the word back
+    trace: Trace | None = from_rates("uplink", given["mbps"], given["step_s"]) if given else None
+    return Uplink(trace, relay.get("started_s", 0.0), delay_s, None)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print what some runs spent."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiment.record_charges", description=__doc__
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's directory")
+    options = parser.parse_args(arguments)
+    print(yaml.safe_dump(record(options.runs), default_flow_style=None, width=100), end="")
+
+
+if __name__ == "__main__":
+    main()
