@@ -3,7 +3,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 LAUNCH := $(BIN)/python -m experiment.launch --cores all
-STAGES := data profiles fig_6 fig_7 fig_8 fig_9 report
+STAGES := data profiles fig_6 fig_7 fig_8 fig_9 report sim_quality sim_timings
 PACKAGES := jellyfish server client experiment scripts
 MYPY := $(BIN)/mypy
 SMK := workflow/Snakefile $(wildcard workflow/rules/*.smk)

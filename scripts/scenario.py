@@ -11,7 +11,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
-from experiment import grid
+from experiment import grid, planning_study
 from jellyfish.errors import ConfigError
 from jellyfish.files.zoo import ZooSpec, read_zoo
 from jellyfish.policy import policy
@@ -55,6 +55,8 @@ def load(config: Mapping[str, Any], root: Path) -> Scenario:
             raise ConfigError(
                 f"config: grid: device {cell.device!r} of a simulated block is not emulated"
             )
+    for stage in planning_study.WORLD:
+        planning_study.study(config, stage)
     return Scenario(assets, zoo, {cell.name: cell for cell in cells})
 
 

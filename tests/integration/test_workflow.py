@@ -19,6 +19,7 @@ CELLS = len(grid.cells(yaml.safe_load((grid.ROOT / "config" / "config.yaml").rea
 MENU = [
     *["all", "data", "fig_6", "fig_7", "fig_8", "fig_9"],
     *["fig_ablation", "fig_agreement", "fig_policies", "profiles", "report"],
+    *["sim_quality", "sim_timings"],
 ]
 
 
@@ -156,6 +157,25 @@ def test_a_figures_script_redraws_that_figure(finished: Checkout) -> None:
     assert finished.planned() == {"draw_fig_8": 1, "write_report": 1, "all": 1}
 
 
+def test_a_solvers_code_is_planned_with_anew(tmp_path: Path) -> None:
+    checkout, target = Checkout.copied_to(tmp_path), ("sim_quality", "sim_timings")
+    config = ("--configfile", "config/smoke.yaml")
+    for path in [
+        *["planning/quality/2x8.parquet", "planning/timings/2x8.parquet"],
+        *["planning/timings/4x16.parquet"],
+        *(f"figures/fig_{name}.{suffix}" for name in target for suffix in ("pdf", "png", "csv")),
+    ]:
+        (tmp_path / "results" / "smoke" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "results" / "smoke" / path).touch()
+    touched = checkout.snakemake("--cores", "1", "--touch", "--forceall", *target, *config)
+    assert touched.returncode == 0, touched.stdout
+    assert checkout.planned(*target, *config) == {}
+    checkout.append("jellyfish/scheduling/problem.py", "# a comment\n")
+    planned = checkout.planned(*target, *config)
+    assert (planned["planning_quality"], planned["planning_timings"]) == (1, 2)
+    assert planned["draw_fig_sim_quality"] == planned["draw_fig_sim_timings"] == 1
+
+
 def test_a_touched_script_redraws_nothing(finished: Checkout) -> None:
     (finished.root / "scripts" / "figures" / "fig_8.py").touch()
     assert finished.planned() == {}
@@ -236,4 +256,20 @@ def test_every_stage_on_the_smallest_grid(assets: Path, tmp_path: Path) -> None:
     assert "| 1 | 150 | 10 |" in (folder / "scores.md").read_text()
     assert len(list((tmp_path / "results" / "runs").iterdir())) == 2
     second = checkout.run(*launch)
+    assert "Nothing to be done" in second.stdout
+
+
+@pytest.mark.slow  # in a new checkout, solvers are compiled first
+@pytest.mark.timeout(400)
+def test_the_smallest_simulations_of_the_solvers(tmp_path: Path) -> None:
+    checkout = Checkout.copied_to(tmp_path)
+    asked = ("--cores", "all", "sim_quality", "sim_timings", "--configfile", "config/smoke.yaml")
+    first = checkout.run(sys.executable, "-m", "experiment.launch", *asked)
+    assert first.returncode == 0, first.stdout[-5000:]
+    for name in ("sim_quality", "sim_timings"):
+        figure = tmp_path / "results" / "smoke" / "figures" / f"fig_{name}.png"
+        assert figure.stat().st_size > 10_000
+        assert figure.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+        assert "jellyfish" in figure.with_suffix(".csv").read_text()
+    second = checkout.run(sys.executable, "-m", "experiment.launch", *asked)
     assert "Nothing to be done" in second.stdout

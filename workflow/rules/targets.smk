@@ -55,6 +55,18 @@ rule fig_agreement:
         figure("fig_agreement"),
 
 
+rule sim_quality:
+    """Plans against the proven optimum, by size; not part of `all`."""
+    input:
+        f"results/{SCENARIO}/figures/fig_sim_quality.pdf",
+
+
+rule sim_timings:
+    """Time of a plan against size, up to 256 GPUs; not part of `all`."""
+    input:
+        f"results/{SCENARIO}/figures/fig_sim_timings.pdf",
+
+
 rule report:
     """One HTML file with figures, scores and the config."""
     input:
