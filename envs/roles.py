@@ -15,7 +15,13 @@ ROLES: dict[str, tuple[str, ...]] = {
     "server": ("server", "scripts/export_zoo.py", "scripts/logged.py"),
     "client": ("client",),
     "cell": ("server", "client", "experiment", "scripts/logged.py"),
-    "analysis": ("scripts/score.py", "scripts/tables.py", "scripts/figures", "scripts/logged.py"),
+    "analysis": (
+        "scripts/caveats.py",
+        "scripts/score.py",
+        "scripts/tables.py",
+        "scripts/figures",
+        "scripts/logged.py",
+    ),
 }
 # Imported only when first used.
 LAZY = {"server": ("torch", "onnx"), "cell": ("torch", "pycocotools"), "analysis": ("pycocotools",)}

@@ -29,8 +29,14 @@ def say(text: str) -> None:
 
 def runs_workflow(command: Sequence[str]) -> bool:
     """Whether a command line is Snakemake itself (not a job of it) or the launcher."""
-    job = ("--mode", "subprocess") in pairwise(command)
-    return _is(command, "experiment.launch") or (_is(command, "snakemake") and not job)
+    launcher = _is(command, "experiment.launch")
+    return launcher or (_is(command, "snakemake") and not runs_job(command))
+
+
+def runs_job(command: Sequence[str]) -> bool:
+    """Whether a command line is a Snakemake that another one started for a job, here or on a
+    node of a cluster."""
+    return any(("--mode", mode) in pairwise(command) for mode in ("subprocess", "remote"))
 
 
 def belongs_above(command: Sequence[str]) -> bool:
@@ -99,10 +105,12 @@ def clean_up(directory: Path, tell: Callable[[str], None] = say) -> None:
 def enter(directory: Path) -> None:
     """Take over `directory` for a Snakemake started by hand; called when a Snakefile is read.
 
-    Does nothing in jobs of a run, under the launcher (which has done it), and while another run
-    is alive in the directory: Snakemake's own lock then decides.
+    Does nothing in jobs of a run (on a cluster's node, nothing else tells that the run is alive),
+    under the launcher (which has done it), and while another run is alive in the directory:
+    Snakemake's own lock then decides.
     """
+    job = runs_job(processes.command(os.getpid()))
     above = (processes.command(process.pid) for process in processes.ancestors())
-    if not any(runs_workflow(command) for command in above) and not live_runs(directory):
+    if not (job or any(map(runs_workflow, above)) or live_runs(directory)):
         clean_up(directory)
     os.environ[MARK] = str(directory.resolve())

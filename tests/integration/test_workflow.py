@@ -176,6 +176,11 @@ def test_a_solvers_code_is_planned_with_anew(tmp_path: Path) -> None:
     assert planned["draw_fig_sim_quality"] == planned["draw_fig_sim_timings"] == 1
 
 
+def test_edited_code_is_told_in_the_report(finished: Checkout) -> None:
+    finished.append("server/engine.py", "# a comment\n")
+    assert finished.planned() == {"caveats": 1, "write_report": 1, "all": 1}
+
+
 def test_a_touched_script_redraws_nothing(finished: Checkout) -> None:
     (finished.root / "scripts" / "figures" / "fig_8.py").touch()
     assert finished.planned() == {}

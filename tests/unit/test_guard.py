@@ -96,6 +96,7 @@ def test_a_lock_is_waited_for_and_named(tmp_path: Path, capsys: pytest.CaptureFi
         (["python", "-u", "-m", "snakemake", "-n"], True, True),
         (["python", "-m", "experiment.launch", "fig_8"], True, True),
         (["python", "-m", "snakemake", "--mode", "subprocess"], False, True),
+        (["python", "-m", "snakemake", "x.npz", "--mode", "remote"], False, True),
         (["/usr/bin/make", "test"], False, True),
         (["python", ".snakemake/scripts/tmp1.cell.py"], False, False),
         (["vim", "workflow/Snakefile"], False, False),

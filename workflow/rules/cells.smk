@@ -35,6 +35,9 @@ rule simulated_cell:
     conda:
         "../../envs/cell.yaml"
     threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=10,
     params:
         cell=lambda wildcards: CELLS[wildcards.cell],
         runs=cell_settings,

@@ -9,6 +9,10 @@ rule detections:
         "results/logs/detections/{detections}/{px}.log",
     conda:
         "../../envs/cell.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=30,
     params:
         clip=lambda wildcards: DETECTIONS[wildcards.detections],
     script:

@@ -21,6 +21,9 @@ rule planning_quality:
     conda:
         "../../envs/cell.yaml"
     threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=180,
     params:
         size=lambda wildcards: SIZES["quality"][wildcards.size],
         settings=[config["seed"], config["planning"]["quality"]],

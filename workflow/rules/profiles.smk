@@ -99,6 +99,9 @@ rule size_rule:
         "results/logs/accuracy/{accuracy}-size_rule.log",
     conda:
         "../../envs/cell.yaml"
+    resources:
+        mem_mb=1500,
+        runtime=30,
     params:
         settings=accuracy_settings,
     script:

@@ -22,6 +22,9 @@ rule scores:
         "results/logs/{scenario}/scores.log",
     conda:
         "../../envs/analysis.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=120,
     params:
         scoring=config["scoring"],
         frames=lambda wildcards: frames_of(drawn(CELLS.values())),

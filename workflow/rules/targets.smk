@@ -1,5 +1,23 @@
 # What one can ask for by name beside `all`; all other rules have wildcards and are reached
 # through these.
+
+
+# Not sent to a cluster's nodes: what measures this machine, what downloads, what takes a second.
+localrules:
+    asset,
+    clip,
+    zoo,
+    latency,
+    profile,
+    emulated_profile,
+    cell,
+    planning_timings,
+    missing_cells,
+    score_table,
+    caveats,
+    write_report,
+
+
 rule data:
     """Downloads, and the clips cut from them."""
     input:

@@ -1,0 +1,175 @@
+"""What to bear in mind with a report's numbers, as a page of it: results/SCENARIO/caveats.html.
+
+Runs are kept when code changes, since they cost hours. Which of them other code, or a profile
+that has been measured anew since, stands behind is told here; so is how far off emulated devices
+are where they answer small frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+
+from experiment.grid import Cell, Config, cells, runs
+from experiment.paths import ROOT, profile_folder, run_folder
+from experiment.provenance import CODE, SIMULATED_CODE, code_digest, file_digest
+from jellyfish.errors import DataError
+from jellyfish.files.atomic import whole_file
+from jellyfish.files.provenance import Provenance, read_provenance
+
+STYLE = "body{font:14px sans-serif} td,th{padding:2px 8px;text-align:left}"
+
+
+@dataclass(frozen=True)
+class Stale:
+    """The runs of a cell that something else than what is here now has made.
+
+    Args:
+        cell: its name.
+        runs: how many they are.
+        of: how many runs the cell has.
+        differs: what is another now: `code`, `profile`.
+        commits: what made them, with a `+` where files differed from the commit.
+        ended: when the latest of them did, UTC, ISO 8601.
+    """
+
+    cell: str
+    runs: int
+    of: int
+    differs: tuple[str, ...]
+    commits: tuple[str, ...]
+    ended: str
+
+
+def stale_cells(
+    config: Config, results: Path, root: Path = ROOT, missing: Collection[str] = ()
+) -> list[Stale]:
+    """Return the cells, without the `missing`, that have stale runs, in the order of the grid.
+
+    Raises:
+        DataError: a run's provenance or a profile is missing or damaged.
+    """
+    codes = {"measured": code_digest(root, CODE), "simulated": code_digest(root, SIMULATED_CODE)}
+    there = [cell for cell in cells(config) if cell.name not in missing]
+    profiles = {device: _profile(config, device, results) for device in {c.device for c in there}}
+    found = (_stale(config, cell, results, codes, profiles[cell.device]) for cell in there)
+    return [cell for cell in found if cell is not None]
+
+
+def _profile(config: Config, device: str, results: Path) -> str:
+    path = profile_folder(config, device, results) / "profile.json"
+    if not path.is_file():
+        raise DataError(f"{path} is missing")
+    return file_digest(path)
+
+
+def _stale(
+    config: Config, cell: Cell, results: Path, codes: dict[str, str], profile: str
+) -> Stale | None:
+    made = [read_provenance(run_folder(run.key, results)) for run in runs(config, cell)]
+    other = [(run, what) for run in made if (what := differs(run, codes[cell.world], profile))]
+    if not other:
+        return None
+    return Stale(
+        cell=cell.name,
+        runs=len(other),
+        of=len(made),
+        differs=tuple(sorted({word for _, what in other for word in what})),
+        commits=tuple(sorted({_commit(run) for run, _ in other})),
+        ended=max(run.ended for run, _ in other),
+    )
+
+
+def differs(made: Provenance, code: str, profile: str) -> list[str]:
+    """Return what of a run is not as it is now: `code`, `profile`."""
+    same = {"code": made.code_digest == code, "profile": made.digests.get("profile") == profile}
+    return [what for what, kept in same.items() if not kept]
+
+
+def _commit(made: Provenance) -> str:
+    return made.commit[:10] + ("+" if made.dirty else "")
+
+
+def html(stale: Sequence[Stale], total: int, size_rules: Iterable[Path] = ()) -> str:
+    """Return the page.
+
+    Args:
+        stale: as `stale_cells` finds them.
+        total: how many runs the figures are made of.
+        size_rules: tables of the size rule's error, where devices are emulated.
+    """
+    parts = [f"<!doctype html><meta charset=utf-8><title>Caveats</title><style>{STYLE}</style>"]
+    parts += _stale_part(stale, total)
+    for path in size_rules:
+        parts += _size_rule_part(path)
+    return "\n".join(parts) + "\n"
+
+
+def _stale_part(stale: Sequence[Stale], total: int) -> list[str]:
+    head = "<h3>Runs of other code</h3>"
+    if not stale:
+        return [head, f"<p>All {total} runs were made with the present code and profiles.</p>"]
+    count = sum(cell.runs for cell in stale)
+    said = (
+        f"<p><b>{count} of {total} runs are stale</b>: they were made with other code, or on a "
+        "profile that has been measured anew since. To measure them again: "
+        "<code>snakemake --cores all all --forcerun cell</code>.</p>"
+    )
+    heads = ["cell", "stale", "differs", "made by", "until"]
+    rows = [
+        [c.cell, f"{c.runs} of {c.of}", ", ".join(c.differs), ", ".join(c.commits), c.ended[:16]]
+        for c in stale
+    ]
+    return [head, said, _table(heads, rows)]
+
+
+def _size_rule_part(path: Path) -> list[str]:
+    try:
+        rule = pd.read_csv(path)
+        worst = float(rule["error"].abs().max())
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path} is no table of the size rule: {error}") from error
+    said = (
+        "<p>An emulated device answers a frame that was sent smaller than the DNN's input with "
+        f"what the DNN of that size found. <b>This errs by at most {worst:.3f} F1</b> on the "
+        "pairs tried.</p>"
+    )
+    heads = ["sent, px", "DNN, px", "F1, scaled up", "F1, by the rule", "error"]
+    rows = [
+        [f"{row[0]:.0f}", f"{row[1]:.0f}", *(f"{value:.3f}" for value in row[2:])]
+        for row in rule.itertuples(index=False)
+    ]
+    return ["<h3>Small frames on emulated devices</h3>", said, _table(heads, rows)]
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [("th", heads), *(("td", row) for row in rows)]
+    body = (
+        "<tr>" + "".join(f"<{tag}>{escape(text)}</{tag}>" for text in row) + "</tr>"
+        for tag, row in lines
+    )
+    return "<table>\n" + "\n".join(body) + "\n</table>"
+
+
+def main(
+    config: Config,
+    results: Path,
+    size_rules: Iterable[Path] = (),
+    missing: Collection[str] = (),
+    root: Path = ROOT,
+) -> Path:
+    """Write results/SCENARIO/caveats.html and return its path.
+
+    Raises:
+        DataError: a provenance, a profile or a table is missing or damaged.
+    """
+    stale = stale_cells(config, results, root, missing)
+    total = sum(len(runs(config, c)) for c in cells(config) if c.name not in missing)
+    path: Path = results / str(config["scenario"]) / "caveats.html"
+    with whole_file(path) as temporary:
+        temporary.write_text(html(stale, total, size_rules))
+    return path

@@ -1,0 +1,112 @@
+"""The page that tells which runs are stale and what emulation gets wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from experiment import grid, provenance
+from experiment.paths import profile_folder, run_folder
+from jellyfish.errors import DataError
+from jellyfish.files.provenance import Provenance, read_provenance, write_provenance
+from scripts import caveats
+
+
+@pytest.fixture
+def config(root: Path) -> dict[str, Any]:
+    read: dict[str, Any] = yaml.safe_load((root / "config" / "config.yaml").read_text())
+    block = {"device": "cpu", "world": "measured", "clients": [1], "slo_ms": [100], "fps": [5, 15]}
+    read["grid"] = [{**read["grid"][0], **block, "repetitions": 2}]
+    return read
+
+
+@pytest.fixture
+def results(config: dict[str, Any], tmp_path: Path) -> Path:
+    """Results in which every run is of the present code and profile."""
+    folder = profile_folder(config, "cpu", tmp_path)
+    folder.mkdir(parents=True)
+    (folder / "profile.json").write_text("{}")
+    digests = {"profile": provenance.file_digest(folder / "profile.json")}
+    for run in (run for cell in grid.cells(config) for run in grid.runs(config, cell)):
+        run_folder(run.key, tmp_path).mkdir(parents=True)
+        made = provenance.collect(
+            key=run.key,
+            settings=grid.run_settings(config, run.cell, run.clip, run.repetition),
+            world="measured",
+            seed=run.seed,
+            device="cpu",
+            started=provenance.now(),
+            digests=digests,
+        )
+        write_provenance(run_folder(run.key, tmp_path), made)
+    return tmp_path
+
+
+def alter(
+    config: dict[str, Any], results: Path, n: int, change: Callable[[Provenance], Provenance]
+) -> str:
+    """Change what the n-th run of the first cell records; return the cell's name."""
+    cell = grid.cells(config)[0]
+    folder = run_folder(grid.runs(config, cell)[n].key, results)
+    write_provenance(folder, change(read_provenance(folder)))
+    return cell.name
+
+
+def test_nothing_is_stale_at_first(config: dict[str, Any], results: Path) -> None:
+    assert caveats.stale_cells(config, results) == []
+    page = caveats.main(config, results).read_text()
+    assert "All 4 runs were made with the present code and profiles." in page
+    assert "stale" not in page
+
+
+def test_a_run_of_other_code_is_told(config: dict[str, Any], results: Path) -> None:
+    name = alter(
+        config,
+        results,
+        1,
+        lambda made: replace(made, code_digest="0" * 16, commit="abcdef0123456789", dirty=True),
+    )
+    (cell,) = caveats.stale_cells(config, results)
+    assert (cell.cell, cell.runs, cell.of, cell.differs) == (name, 1, 2, ("code",))
+    assert cell.commits == ("abcdef0123+",)
+    page = caveats.main(config, results).read_text()
+    assert "<b>1 of 4 runs are stale</b>" in page
+    assert f"<td>{name}</td><td>1 of 2</td><td>code</td><td>abcdef0123+</td>" in page
+
+
+def test_a_profile_measured_anew_is_told(config: dict[str, Any], results: Path) -> None:
+    (profile_folder(config, "cpu", results) / "profile.json").write_text('{"another": 1}')
+    found = caveats.stale_cells(config, results)
+    assert [(cell.runs, cell.differs) for cell in found] == [(2, ("profile",))] * 2
+
+
+def test_cells_that_are_missing_are_passed_over(config: dict[str, Any], results: Path) -> None:
+    name = alter(config, results, 0, lambda made: replace(made, code_digest="x"))
+    assert caveats.stale_cells(config, results, missing=[name]) == []
+    assert "All 2 runs" in caveats.main(config, results, missing=[name]).read_text()
+
+
+def test_a_run_without_provenance_is_named(config: dict[str, Any], results: Path) -> None:
+    key = grid.runs(config, grid.cells(config)[0])[0].key
+    (run_folder(key, results) / "provenance.json").unlink()
+    with pytest.raises(DataError, match=key):
+        caveats.main(config, results)
+
+
+def test_the_error_of_the_size_rule_is_printed(tmp_path: Path) -> None:
+    rule = tmp_path / "size_rule.csv"
+    rule.write_text(
+        "sent_px,dnn_px,f1_scaled_up,f1_rule,error\n"
+        "128,224,0.1100,0.1000,-0.0100\n320,416,0.7000,0.6580,-0.0420\n"
+    )
+    page = caveats.html([], 3, [rule])
+    assert "<b>This errs by at most 0.042 F1</b>" in page
+    assert "<td>320</td><td>416</td><td>0.700</td><td>0.658</td><td>-0.042</td>" in page
+    rule.write_text("no,table\n")
+    with pytest.raises(DataError, match=r"size_rule\.csv is no table"):
+        caveats.html([], 3, [rule])
