@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             failed = True
             print(f"{where}: {error}", file=sys.stderr)
             if where == options.problem:
+                _hint(text)
                 break
             answer = {"error": str(error)}
         print(json.dumps(answer, allow_nan=False), flush=True)
@@ -68,6 +70,13 @@ def _texts(problem: str) -> Iterator[tuple[str, str]]:
             yield f"line {number}", line
 
 
+def _hint(text: str) -> None:
+    """Tell who named a file of JSON lines where these go."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    if len(lines) > 1 and all(line.startswith("{") for line in lines):
+        print("a file holds one problem; lines go to the standard input", file=sys.stderr)
+
+
 def _answer(text: str, options: argparse.Namespace) -> dict[str, Any]:
     try:
         problem = problem_from_json(json.loads(text))
@@ -99,6 +108,13 @@ def _keep_output_clean() -> None:
     os.dup2(2, 1)
 
 
+def _end_like_a_filter() -> None:
+    """End without a word when the reader of the plans ends (`| head`), or on Ctrl-C."""
+    for number in (signal.SIGPIPE, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 if __name__ == "__main__":
+    _end_like_a_filter()
     _keep_output_clean()
     sys.exit(main())

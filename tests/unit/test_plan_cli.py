@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,38 @@ def test_a_file_that_is_no_problem_is_told(
     assert "bad.json: no JSON" in err
     with pytest.raises(SystemExit, match="absent"):
         plan.main([str(tmp_path / "absent.json")])
+
+
+def test_lines_in_a_file_are_told_where_to_go(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_text(f"{json.dumps(EXAMPLE)}\n" * 2)
+    status, answers, err = run(capsys, str(path))
+    assert (status, answers) == (1, [])
+    assert "lines.jsonl: no JSON" in err
+    assert "lines go to the standard input" in err
+
+
+def test_a_reader_that_has_enough_ends_it_quietly() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiment.plan", "--solver", "paper"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process, process.stdin as problems, process.stdout as plans:
+        print(json.dumps(EXAMPLE), file=problems, flush=True)
+        assert json.loads(plans.readline())["effectiveness"] > 0
+        plans.close()
+        print(json.dumps(EXAMPLE), file=problems, flush=True)
+        assert process.stderr.read() == ""
+    assert process.returncode == -signal.SIGPIPE
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "nan", "soon"])
