@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -100,9 +101,10 @@ class Shaper:
                 _write(job.out_dir / "tc.ready.json", {"interface": job.interface.name})
                 self._follow(Root())
             finally:
-                report = self._report()
-                clean_up(job.interface, job.memory)
-                _write(job.out_dir / "tc.json", report)
+                try:
+                    _write(job.out_dir / "tc.json", self._report())
+                finally:
+                    clean_up(job.interface, job.memory)
 
     def _follow(self, root: Root) -> None:
         try:
@@ -116,7 +118,7 @@ class Shaper:
 
     def _patience_s(self) -> float:
         waiting = any(one.started_s is None for one in self._job.shaped)
-        due_s = min(one.due_s for one in self._job.shaped) - time.monotonic()
+        due_s = min((one.due_s for one in self._job.shaped), default=inf) - time.monotonic()
         return max(0.0, min(due_s, _POLL_S if waiting else _IDLE_S))
 
     def _told_to_end(self, wait_s: float) -> bool:

@@ -128,6 +128,7 @@ class Commands:
         leaf: "tbf", a token bucket below each htb class, or "htb", the class alone.
         burst_bytes: a fixed burst; None to reckon it from the rate.
         latency_s: how long the fastest rate takes to empty a full queue.
+        queue_frames: how many frames of others may wait for the interface.
 
     Raises:
         ConfigError: a burst that is smaller than a frame, or no such leaf.
@@ -142,6 +143,7 @@ class Commands:
         leaf: str = "tbf",
         burst_bytes: int | None = None,
         latency_s: float = 10.0,
+        queue_frames: int = 1000,
     ) -> None:
         if leaf not in LEAVES:
             raise ConfigError(f"tc leaf {leaf!r}: want {' or '.join(LEAVES)}")
@@ -154,6 +156,7 @@ class Commands:
                 f"has up to {self._frame} bytes"
             )
         self._burst_bytes, self._latency_s = burst_bytes, latency_s
+        self._root = f"htb default 0 direct_qlen {queue_frames}"
 
     def wire_bps(self, mbps: float) -> float:
         """Return the rate in bit/s of frames that carry `mbps` Mbit/s, never 0."""
@@ -165,7 +168,7 @@ class Commands:
 
     def set_up(self, uplinks: Sequence[Uplink]) -> list[str]:
         """Return what shapes every uplink at the first rate of its trace."""
-        lines = [f"qdisc replace dev {self._interface} root handle {HANDLE} htb default 0"]
+        lines = [f"qdisc replace dev {self._interface} root handle {HANDLE} {self._root}"]
         for uplink in uplinks:
             lines += self._class(uplink)
         return lines

@@ -143,6 +143,11 @@ class Interface:
         """Its MTU in bytes."""
         return int((self._folder / "mtu").read_text())
 
+    @property
+    def queue_frames(self) -> int:
+        """How many frames may wait that no class shapes; at least the usual 1000."""
+        return max(int((self._folder / "tx_queue_len").read_text()), 1000)
+
     def root(self) -> Qdisc:
         """Return its root qdisc.
 

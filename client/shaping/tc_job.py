@@ -102,6 +102,7 @@ class Job:
             leaf=value["leaf"],
             burst_bytes=value["burst_bytes"],
             latency_s=float(value["latency_s"]),
+            queue_frames=self.interface.queue_frames,
         )
         try:
             self.shaped = [self._client(i, one) for i, one in enumerate(value["clients"], start=1)]

@@ -32,7 +32,7 @@ def words(line: str) -> dict[str, str]:
 
 def test_a_class_a_leaf_and_two_filters_for_each_client() -> None:
     lines = Commands("eth0", 1500).set_up([uplink(1), uplink(2)])
-    assert lines[0] == "qdisc replace dev eth0 root handle 4a46: htb default 0"
+    assert lines[0] == "qdisc replace dev eth0 root handle 4a46: htb default 0 direct_qlen 1000"
     assert len(lines) == 1 + 2 * 4
     assert lines[5].startswith("class add dev eth0 parent 4a46: classid 4a46:2 htb rate ")
     assert lines[6].startswith("qdisc add dev eth0 parent 4a46:2 handle 4a48: tbf rate ")
