@@ -10,17 +10,24 @@ SMK := workflow/Snakefile $(wildcard workflow/rules/*.smk)
 ARGS ?=
 
 .DEFAULT_GOAL := all
-.PHONY: all smoke $(STAGES) test check lint format install install-dev lock clean distclean help
+SCENARIOS := smoke simulated paper policies
+.PHONY: all $(SCENARIOS) fig_policies fig_ablation fig_agreement $(STAGES) test check lint format install install-dev lock clean distclean help
 .PHONY: testbed testbed-down install-testbed
 
 all: install ## the default scenario: data, profiles, runs, scores, figures, report
 	@$(LAUNCH) all $(ARGS)
 
-smoke: install ## every stage on the smallest grid
-	@$(LAUNCH) all --configfile config/smoke.yaml $(ARGS)
+$(SCENARIOS): install ## another scenario, whole: that of config/NAME.yaml
+	@$(LAUNCH) all --configfile config/$@.yaml $(ARGS)
 
 $(STAGES): install ## one stage of the default scenario, and what it needs
 	@$(LAUNCH) $@ $(ARGS)
+
+fig_policies fig_ablation: install ## policies side by side, or from one to the other
+	@$(LAUNCH) $@ --configfile config/policies.yaml $(ARGS)
+
+fig_agreement: install ## the same cells in both worlds; an hour
+	@$(LAUNCH) $@ --configfile config/agreement.yaml $(ARGS)
 
 test: install-dev ## the tests, without those marked slow
 	@$(BIN)/python -m pytest -m "not slow and not results" $(ARGS)
@@ -77,4 +84,4 @@ distclean: clean ## ... and the installation
 	rm -rf .venv
 
 help: ## this list
-	@awk -F ': .*## ' '/^[a-z$$].*: .*## / { sub(/\$$\(STAGES\)/, "$(STAGES)", $$1); printf "%-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ': .*## ' '/^[a-z$$].*: .*## / { sub(/\$$\(STAGES\)/, "$(STAGES)", $$1); sub(/\$$\(SCENARIOS\)/, "$(SCENARIOS)", $$1); printf "%-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

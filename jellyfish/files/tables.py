@@ -65,22 +65,43 @@ def write_plans(path: Path, rows: Iterable[PlanRow]) -> None:
     write_table(path, _table(rows, PLANS))
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> Any:
+def read_table(path: Path, columns: Sequence[str] = (), optional: Sequence[str] = ()) -> Any:
     """Return the table in `path`, or only `columns` of it, as an arrow table.
 
+    Args:
+        path: where it lies.
+        columns: which ones; all if none is named.
+        optional: further ones, where there are such.
+
     Raises:
-        DataError: the file is missing, no parquet, or lacks a column.
+        DataError: the file is missing, no parquet, or lacks one of `columns`.
     """
     try:
         with pq.ParquetFile(path) as file:
-            lacking = sorted(set(columns or ()) - set(file.schema_arrow.names))
+            there = file.schema_arrow.names
+            lacking = [name for name in columns if name not in there]
             if lacking:
-                raise DataError(f"{path} lacks the columns {', '.join(lacking)}")
-            return file.read(columns=None if columns is None else list(columns))
+                raise DataError(
+                    f"{path} lacks the columns {', '.join(lacking)}; it has: {', '.join(there)}"
+                )
+            wanted = {*columns, *optional} if columns else set(there)
+            return file.read(columns=[name for name in there if name in wanted])
     except FileNotFoundError:
         raise DataError(f"{path} is missing") from None
     except pa.ArrowInvalid as error:
         raise DataError(f"{path} is no parquet file: {error}") from error
+
+
+def read_tables(
+    paths: Sequence[Path], columns: Sequence[str] = (), optional: Sequence[str] = ()
+) -> Any:
+    """Return the rows of all tables in `paths`, one at least, as `read_table` reads each.
+
+    Raises:
+        DataError: as `read_table`.
+    """
+    parts = [read_table(path, columns, optional) for path in paths]
+    return pa.concat_tables(parts, promote_options="permissive")
 
 
 def _table(rows: Iterable[Any], schema: Any) -> Any:

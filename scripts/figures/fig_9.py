@@ -37,14 +37,16 @@ def draw(*, frames: Sequence[Path], out: Path, missing: Sequence[str] = (), **se
     Raises:
         DataError: a table is missing or lacks columns, or what is left is none or several settings.
     """
-    rows = tables.one_setting(tables.read(frames, COLUMNS), "fig_9", **setting)
-    rows = rows[rows["group"].astype(str).str.isdigit()]
+    everything = tables.read(frames, COLUMNS, categorical=True)
+    rows = tables.one_setting(everything, "fig_9", **setting)
+    rows = rows[rows["group"].isin([name for name in rows["group"].unique() if name.isdigit()])]
     if rows.empty:
         raise DataError(
             "fig_9: its tables hold mixed cells only; it needs cells of one SLO and fps"
         )
     slos, rates, counts = (
-        sorted(rows[name].astype(float).unique()) for name in ("slo_ms", "fps", "group")
+        sorted({float(value) for value in rows[name].unique()})
+        for name in ("slo_ms", "fps", "group")
     )
     width = style.TEXT_IN if len(slos) > 1 else style.COLUMN_IN
     height = 0.75 + 1.35 * len(rates)
@@ -70,7 +72,7 @@ def distribution(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 def _panel(axes: Axes, rows: pd.DataFrame, slo: float, counts: list[float]) -> None:
     for i, count in enumerate(counts):
-        latencies, share = distribution(rows[rows["group"].astype(float) == count])
+        latencies, share = distribution(rows[rows["group"] == f"{count:g}"])
         if not len(latencies):
             continue
         look = style.line(i)

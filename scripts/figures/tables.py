@@ -9,15 +9,19 @@ from typing import Any
 import pandas as pd
 
 from jellyfish.errors import DataError
-from jellyfish.files.tables import read_table
+from jellyfish.files.tables import read_tables
 
 # One figure shows one of each: a curve that mixes worlds or policies says nothing.
 SETTING = ("world", "device", "latencies", "workers", "policy", "trace")
 _NAMED = 4  # of the cells that a figure lacks
 
 
-def read(paths: Path | Sequence[Path], columns: Sequence[str] = ()) -> pd.DataFrame:
+def read(
+    paths: Path | Sequence[Path], columns: Sequence[str] = (), *, categorical: bool = False
+) -> pd.DataFrame:
     """Return the rows of all parquet tables in `paths`, with `columns` and the setting's columns.
+
+    Where they are many, `categorical` keeps the few texts that stand in them once.
 
     Raises:
         DataError: no table, one is missing or unreadable, or it lacks a column.
@@ -25,20 +29,8 @@ def read(paths: Path | Sequence[Path], columns: Sequence[str] = ()) -> pd.DataFr
     paths = [paths] if isinstance(paths, Path) else list(paths)
     if not paths:
         raise DataError("nothing to draw: no table was given")
-    return pd.concat([_read_one(path, columns) for path in paths], ignore_index=True)
-
-
-def _read_one(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    table = read_table(path)
-    lacking = [name for name in columns if name not in table.column_names]
-    if lacking:
-        raise DataError(
-            f"{path} lacks the columns {', '.join(lacking)}; it has: "
-            f"{', '.join(table.column_names)}"
-        )
-    if columns:
-        table = table.select([n for n in table.column_names if n in {*columns, *SETTING}])
-    frame: pd.DataFrame = table.to_pandas()
+    table = read_tables(paths, columns, SETTING)
+    frame: pd.DataFrame = table.to_pandas(strings_to_categorical=categorical)
     return frame
 
 
@@ -56,12 +48,12 @@ def one_setting(
     for name, value in wanted.items():
         if name not in rows:
             raise DataError(f"{figure}: its tables lack the column {name}")
-        rows = rows[rows[name].astype(str) == str(value)]
+        rows = rows[rows[name].isin([v for v in rows[name].unique() if str(v) == str(value)])]
     asked = ", ".join(f"{k} {v}" for k, v in wanted.items()) or "anything"
     if rows.empty:
         raise DataError(f"{figure}: no row of its tables has {asked}")
     for name in SETTING:
-        found = sorted(set(rows[name].astype(str))) if name in rows and name not in free else []
+        found = sorted(map(str, rows[name].unique())) if name in rows and name not in free else []
         if len(found) > 1:
             raise DataError(
                 f"{figure}: its tables hold more than one {name} "

@@ -12,10 +12,21 @@ pytestmark = pytest.mark.results
 
 
 @pytest.fixture(scope="module")
-def scores(root: Path) -> pd.DataFrame:
+def both_worlds(root: Path) -> pd.DataFrame:
     path = root / "results" / "default" / "scores_by_cell.parquet"
     assert path.is_file(), f"{path} is missing; `make` makes it"
     return pd.read_parquet(path)
+
+
+@pytest.fixture(scope="module")
+def scores(both_worlds: pd.DataFrame) -> pd.DataFrame:
+    """What was measured."""
+    return both_worlds[both_worlds["world"] == "measured"]
+
+
+@pytest.fixture(scope="module")
+def simulated(both_worlds: pd.DataFrame) -> pd.DataFrame:
+    return both_worlds[both_worlds["world"] == "simulated"]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +39,8 @@ def fig_7(root: Path, scores: pd.DataFrame) -> pd.Series:
         & (scores["fps"] == f"{wanted['fps']:g}")
     ]
     assert len(found) == 1
-    return found.iloc[0]
+    row: pd.Series = found.iloc[0]
+    return row
 
 
 def test_the_dnn_is_adapted_in_fig_7(fig_7: pd.Series) -> None:
@@ -47,3 +59,20 @@ def test_more_clients_cost_accuracy(scores: pd.DataFrame) -> None:
 def test_cells_stand_on_both_sides_of_one_percent_misses(scores: pd.DataFrame) -> None:
     assert (scores["miss_rate"] < 0.01).any()
     assert (scores["miss_rate"] > 0.01).any()
+
+
+def test_simulated_rows_say_whose_latencies_they_have(simulated: pd.DataFrame) -> None:
+    assert len(simulated) == 4 * 3 * 2
+    assert set(simulated["latencies"]) == {"emulated synthetic"}
+
+
+def test_simulated_clients_pay_for_a_tight_slo_and_a_crowd(simulated: pd.DataFrame) -> None:
+    by_slo = simulated.groupby(simulated["slo"].astype(float))["f1_strict_all"].mean()
+    assert by_slo[75.0] < by_slo[100.0] < by_slo[150.0]
+    by_clients = simulated.groupby("clients")["f1_strict_all"].mean()
+    assert by_clients[8] < by_clients[1]
+
+
+def test_simulated_deadlines_hold(simulated: pd.DataFrame) -> None:
+    missed = (simulated["miss_rate"] * simulated["frames"]).sum() / simulated["frames"].sum()
+    assert missed < 0.01

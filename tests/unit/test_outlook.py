@@ -23,6 +23,7 @@ def config() -> dict[str, Any]:
         {
             **read["grid"][0],
             "world": "measured",
+            "client": {},
             "device": "cpu",
             "clients": [1, 3],
             "slo_ms": [100],
