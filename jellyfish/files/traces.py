@@ -4,7 +4,7 @@ Six formats of a file (text; blank lines and what follows a # are passed over, b
 
 - native: one rate in Mbit/s a line, each for `step_s` (1 s)
 - mahimahi: one time in ms a line, at which the link carries one packet of 1500 bytes
-- seconds: a time in s and the rate in Mbit/s from then on
+- seconds: a time in s and the rate in Mbit/s from then on; a gap is refused
 - ghent, riiser: six columns, the fifth bytes, the sixth the ms in which they came (4G/LTE logs of
   Ghent University, 3G logs of Riiser et al.)
 - csv: with a header; `column` holds rates in `unit`, one a row, each for `step_s` (1 s)
@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 from math import isfinite
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -27,6 +29,7 @@ from jellyfish.trace import Trace, from_rates
 from jellyfish.trace_models import STEP_S, trace_model
 
 PACKET_BITS = 1500 * 8
+GAP = 10  # times the usual distance between two lines
 UNITS = {  # Mbit/s in one of each
     "Mbps": 1.0,
     "kbps": 1e-3,
@@ -126,10 +129,13 @@ def _seconds(path: Path, spec: Mapping[str, Any], step_s: float) -> list[float]:
     begins = [line.number(0) for line in lines]
     # The last rate holds for as long as the one before it.
     last_s = begins[-1] - begins[-2] if len(begins) > 1 else step_s
+    usual_s = median(b - a for a, b in pairwise(begins)) if len(begins) > 1 else step_s
     times, bits = [0.0], [0.0]
     for line, begin, end in zip(lines, begins, [*begins[1:], begins[-1] + last_s], strict=True):
         if end <= begin:
             _refuse(line.where, "the next line's time must be later")
+        if end - begin > GAP * usual_s > 0:
+            _refuse(line.where, f"a gap: {end - begin:g} s to the next line, usual are {usual_s:g}")
         times.append(end - begins[0])
         bits.append(bits[-1] + line.number(1) * 1e6 * (end - begin))
     return _averages(times, bits, step_s)

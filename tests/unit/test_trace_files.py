@@ -85,6 +85,8 @@ def test_csv(tmp_path: Path) -> None:
         ("mahimahi", "5\n4\n", "trace:2: times must not fall"),
         ("mahimahi", "0\n0\n", "holds no rates"),
         ("seconds", "0 1\n1 2\n1 3\n", "trace:2: the next line's time must be later"),
+        ("seconds", "0 1\n1 2\n2 3\n60 3\n61 2\n", "trace:3: a gap: 58 s to the next line"),
+        ("seconds", "0 1\n1 -2\n2 3\n", "trace:2: -2: want a finite number, 0 or more"),
         ("seconds", "", "holds no rates"),
         ("seconds", "0\n", "trace:1: 1 columns; want 2"),
         ("ghent", "1 2 3 4 5\n", "trace:1: 5 columns; want 6"),
