@@ -9,9 +9,9 @@ from typing import Any
 
 from client.grpc_transport import Security
 from client.session import SessionConfig
-from jellyfish.backoff import backoff
 from jellyfish.errors import ConfigError
 from jellyfish.files.atomic import read_json
+from jellyfish.policy import policy
 from jellyfish.trace import Trace, from_rates
 
 _POSITIVE = ("fps", "slo_ms", "stream_s", "in_flight_limit")
@@ -36,7 +36,7 @@ KEYS = """\
   delay_ms         added each way (0)
   wire_ms          what the bandwidth estimate takes the wire's latency for, one way (0.5)
   in_flight_limit  with so many frames unanswered, a captured frame is not sent (32)
-  backoff          how it steps down from the size that the server names: best, none (best)
+  policy           the policy whose rules for clients it follows (jellyfish)
   seed             recorded; nothing in a client is random (0)
   tls_ca           PEM file of certificates to trust; null for no TLS (null)
   secret_file      file with the server's bearer secret; null for none (null)
@@ -62,7 +62,7 @@ class Job:
     delay_ms: float = 0.0
     wire_ms: float = 0.5
     in_flight_limit: int = 32
-    backoff: str = "best"
+    policy: str = "jellyfish"
     seed: int = 0
     tls_ca: Path | None = None
     secret_file: Path | None = None
@@ -71,7 +71,7 @@ class Job:
         """Return the part that the session needs.
 
         Raises:
-            ConfigError: there is no such back-off.
+            ConfigError: there is no such policy.
         """
         return SessionConfig(
             client=self.client,
@@ -81,7 +81,7 @@ class Job:
             stream_s=self.stream_s,
             in_flight_limit=self.in_flight_limit,
             wire_ms=self.wire_ms,
-            backoff=backoff(self.backoff),
+            policy=policy(self.policy),
         )
 
     def uplink(self) -> Trace | None:

@@ -14,15 +14,17 @@ from typing import Any
 
 from client.source import Source, SourceFrame
 from client.transport import Received, Transport
-from jellyfish.backoff import Backoff, best
-from jellyfish.bandwidth import ClientBandwidth
+from jellyfish.backoff import Outlook, backoff, hopeless
 from jellyfish.detections import Detections
 from jellyfish.errors import JellyfishError
 from jellyfish.messages import Ack, Answer, Frame, Registration
+from jellyfish.policy import JELLYFISH, Policy
 from jellyfish.records import FrameRow, Outcome, Reason
+from jellyfish.uplink import ServerTime, Uplink
 
 SILENCE_S = 2.5  # a server says something every half second
 MIN_DRAIN_S = 1.0
+PROBE_S = 0.5  # a client that skips frames sends one this long after the last nevertheless
 
 
 def expected_ticks(stream_s: float, fps: float) -> int:
@@ -42,7 +44,7 @@ class SessionConfig:
         stream_s: ticks fall in [0, stream_s).
         in_flight_limit: with so many frames unanswered, a tick is refused.
         wire_ms: latency of the wire one way, for the bandwidth estimate.
-        backoff: how to step down from the size that the server named.
+        policy: its rules for clients: estimator, back-off, what not to send.
         encode_ms: gives what making a frame is said to take, on top of what it takes on the loop's
             clock: virtual time stands still meanwhile. The transport sends so much later.
     """
@@ -54,7 +56,7 @@ class SessionConfig:
     stream_s: float
     in_flight_limit: int = 32
     wire_ms: float = 0.5
-    backoff: Backoff = best
+    policy: Policy = JELLYFISH
     encode_ms: Callable[[], float] = float  # nothing
 
 
@@ -75,10 +77,13 @@ class Session:
 
     def __init__(self, config: SessionConfig, transport: Transport, source: Source) -> None:
         self._config, self._transport, self._source = config, transport, source
-        self._bandwidth = ClientBandwidth(config.wire_ms)
+        self._uplink = Uplink(config.policy.estimator, config.wire_ms)
+        self._server_time = ServerTime(config.fps)
+        self._backoff = backoff(config.policy.backoff)
         self._in_flight: dict[int, FrameRow] = {}
         self._told_px = 0
         self._heard_s = 0.0  # when the server said something last
+        self._sent_s = 0.0  # when a frame was sent last
         self._sizes: tuple[tuple[int, ...], tuple[float, ...]] = ((), ())
         self._stopped = asyncio.Event()
         self._answered = asyncio.Event()
@@ -170,30 +175,68 @@ class Session:
             fps=config.fps,
             slo_ms=config.slo_ms,
             capture_s=capture_s,
-            bandwidth_est_kbps=self._bandwidth.kbps,
+            bandwidth_est_kbps=self._uplink.kbps(_now()),
         )
         self.rows.append(row)
         if len(self._in_flight) >= config.in_flight_limit:
             row.outcome, row.reason = Outcome.REJECTED, Reason.IN_FLIGHT_LIMIT
             return
-        px = config.backoff(self._told_px, *self._sizes, self._bandwidth.kbps, config.fps)
+        encode_ms = config.encode_ms()
+        seen = self._outlook(capture_s, encode_ms)
+        if config.policy.skip_hopeless and self._cannot_arrive(seen):
+            row.outcome, row.reason = Outcome.REJECTED, Reason.NO_TIME
+            return
+        px = self._backoff(seen)
         frame = self._source.frame(k, px)
         if frame is None:
             row.outcome, row.reason = Outcome.REJECTED, Reason.SOURCE_SLOW
             return
-        self._send(row, frame, px)
+        self._send(row, frame, px, encode_ms)
 
-    def _send(self, row: FrameRow, frame: SourceFrame, px: int) -> None:
-        row.sent_s = _now() + self._config.encode_ms() / 1000
+    def _outlook(self, capture_s: float, encode_ms: float) -> Outlook:
+        """Return what is known about a frame that is sent as soon as it is encoded."""
+        config = self._config
+        sent_s = _now() + encode_ms / 1000
+        kbps = self._uplink.cautious_kbps(sent_s, config.policy.bandwidth_margin)
+        server_ms = self._server_time.quantile(config.policy.server_quantile)
+        device_ms = (sent_s - capture_s) * 1000
+        return Outlook(
+            told_px=self._told_px,
+            input_px=self._sizes[0],
+            frame_bytes=self._sizes[1],
+            kbps=kbps,
+            fps=config.fps,
+            slo_ms=config.slo_ms,
+            ahead_ms=self._uplink.ahead_ms(sent_s, kbps),
+            device_ms=device_ms,
+            server_ms=config.slo_ms / 2 if server_ms is None else server_ms,
+        )
+
+    def _cannot_arrive(self, seen: Outlook) -> bool:
+        """Whether even the smallest frame is too late, however quick the server is.
+
+        An idle uplink is always tried, and another now and then: nothing else would tell that it
+        has recovered, or that what it is thought to carry was lost.
+        """
+        quickest_ms = self._server_time.quantile(0.0)
+        if quickest_ms is None or not self._uplink.busy or _now() - self._sent_s >= PROBE_S:
+            return False
+        return hopeless(seen, quickest_ms)
+
+    def _send(self, row: FrameRow, frame: SourceFrame, px: int, encode_ms: float) -> None:
+        row.sent_s = _now() + encode_ms / 1000
+        self._sent_s = row.sent_s
         row.px_sent, row.bytes_up = px, len(frame.image)
         self._in_flight[row.frame] = row
+        kbps = self._uplink.kbps(_now())
+        self._uplink.sent(row.frame, row.bytes_up, px, row.sent_s)
         self._transport.send(
             Frame(
                 id=row.frame,
                 tag=frame.tag,
                 image=frame.image,
                 px=px,
-                bandwidth_kbps=self._bandwidth.kbps,
+                bandwidth_kbps=kbps,
                 device_ms=(row.sent_s - row.capture_s) * 1000,
             )
         )
@@ -231,8 +274,7 @@ class Session:
         if row is None or not isnan(row.acked_s):
             return  # answered, or acknowledged before
         row.acked_s = _now()
-        round_trip_ms = (row.acked_s - row.sent_s) * 1000
-        self._bandwidth.acknowledged(row.bytes_up, row.px_sent, round_trip_ms, ack.server_ms)
+        self._uplink.acknowledged(ack.id, row.acked_s, ack.server_ms)
 
     def _answer(self, answer: Answer, size: int) -> None:
         row = self._in_flight.pop(answer.id, None)
@@ -241,6 +283,8 @@ class Session:
         self._answered.set()
         self._told_px = answer.next_px
         _fill(row, answer, size, _now())
+        if answer.outcome is Outcome.OK:
+            self._server_time.took(answer.server_ms)
         if row.outcome in (Outcome.OK, Outcome.LATE):
             self.detections[row.frame] = answer.detections
 

@@ -20,7 +20,6 @@ from experiment.paths import (
     zoo_of,
 )
 from jellyfish.files.traces import trace_from_config
-from jellyfish.policy import policy
 from jellyfish.trace import Trace
 
 SERVER_JOB = "server.job.json"
@@ -111,7 +110,7 @@ def client_jobs(
         "delay_ms": config["network"]["delay_ms"],
         "wire_ms": config["network"]["wire_ms"],
         "in_flight_limit": config["client"]["in_flight_limit"],
-        "backoff": policy(run.cell.policy).backoff,
+        "policy": run.cell.policy,
         "out_dir": str(folder.resolve()),
     }
     return [

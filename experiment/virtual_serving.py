@@ -16,7 +16,6 @@ from experiment import virtual_time
 from experiment.emulated_worker import EmulatedWorker
 from experiment.link import Link, LinkConfig, VirtualServer
 from experiment.stored_source import StoredSource
-from jellyfish.backoff import backoff
 from jellyfish.charges import Charge, charge, derived_seed
 from jellyfish.detections import Detections
 from jellyfish.emulation import EmulatedAnswers, LatencyModel, worker_seed
@@ -183,7 +182,7 @@ def _session(scene: Scene, i: int) -> SessionConfig:
         stream_s=scene.stream_s,
         in_flight_limit=scene.in_flight_limit,
         wire_ms=scene.engine.wire_ms,
-        backoff=backoff(scene.policy.backoff),
+        policy=scene.policy,
         encode_ms=scene.draws(scene.device_ms, f"device {i}"),
     )
 

@@ -101,17 +101,21 @@ class ClientBandwidth:
 
 
 class ServerBandwidth:
-    """A client's uplink as the server plans with it: harmonic mean of the last second's reports.
+    """A client's uplink as the server plans with it: harmonic mean of the latest reports.
 
     The initial value counts as the first report. Reports that are no bandwidth are ignored.
 
     Args:
         fps: frames, and so reports, per second.
         initial_kbps: the estimate before the first report.
+        window_s: for how long a report counts; one second as published.
     """
 
-    def __init__(self, fps: float, initial_kbps: float = INITIAL_KBPS) -> None:
-        self._inverse: deque[float] = deque([1 / clamped(initial_kbps)], maxlen=max(1, round(fps)))
+    def __init__(
+        self, fps: float, initial_kbps: float = INITIAL_KBPS, window_s: float = 1.0
+    ) -> None:
+        reports = max(1, round(fps * window_s))
+        self._inverse: deque[float] = deque([1 / clamped(initial_kbps)], maxlen=reports)
 
     def report(self, kbps: float) -> None:
         """Take the estimate that came with a frame."""

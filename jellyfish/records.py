@@ -25,6 +25,7 @@ class Reason(StrEnum):
     NOT_MAPPED = "not mapped"  # no GPU serves this client in the current plan
     IN_FLIGHT_LIMIT = "in-flight limit"  # too many unanswered frames of this client
     TOO_FAST = "faster than registered"  # a client that sends more than its fps
+    NO_TIME = "cannot arrive in time"  # the client saw it, and did not send
     SOURCE_SLOW = "source too slow"  # the frame source had nothing at the tick
     SERVER_GONE = "server gone"
     NO_ANSWER = "no answer"  # the stream ended while it was under way

@@ -75,6 +75,7 @@ class ClientHandle:
     deliver: Deliver
     joined_s: float
     weight: float  # of the newest value in running means
+    window_s: float = 1.0  # of bandwidth reports
     bandwidth: ServerBandwidth = field(init=False)
     counts: Counts = field(default_factory=Counts)
     device_ms: float = 0.0
@@ -86,7 +87,7 @@ class ClientHandle:
     _allowance: Allowance = field(init=False)
 
     def __post_init__(self) -> None:
-        self.bandwidth = ServerBandwidth(self.fps)
+        self.bandwidth = ServerBandwidth(self.fps, window_s=self.window_s)
         self._allowance = Allowance(self.fps, self.joined_s)
 
     def saw(self, frame: Frame, device_ms: float) -> None:

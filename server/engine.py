@@ -72,7 +72,7 @@ class Engine:
         self._policy = policy
         self._on_health = on_health
         self._loop = asyncio.get_running_loop()
-        self._overhead = Overhead(policy.overhead_weight)
+        self._overhead = Overhead(policy.overhead_weight, policy.overhead_tail, policy.margin_ms)
         self._gpus = [
             Gpu(
                 index,
@@ -196,6 +196,7 @@ class Engine:
             deliver=deliver,
             joined_s=self._loop.time(),
             weight=self._policy.overhead_weight,
+            window_s=self._policy.bandwidth_window_s,
         )
         self._clients[client.number] = client
         self._everybody.append(client)
@@ -316,12 +317,14 @@ class Engine:
         plan = client.gpu.plan if client.gpu is not None else None
         if plan is None:
             return settings.input_px[0]
+        if not self._policy.server_steps_down:
+            return settings.input_px[plan.dnn]
         return server_px(
             input_px=settings.input_px,
-            frame_bytes=settings.frame_bytes,
+            frame_bytes=settings.reckoned_bytes,
             dnn=plan.dnn,
             batch_ms=settings.latency_ms[plan.dnn][plan.batch - 1],
-            spare_ms=client.slo_ms - client.device_ms - self._overhead.ms,
+            spare_ms=settings.slo_share * client.slo_ms - client.device_ms - self._overhead.ms,
             bandwidth_kbps=client.bandwidth.kbps,
             fps=client.fps,
             wire_ms=settings.config.wire_ms,

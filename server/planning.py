@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 Adopt = Callable[[Plan, list[ClientHandle], list[Gpu]], None]
 
-MARGIN_MS = 2.0  # of the server's overhead, beside dispatch there and back
+MARGIN_MS = 2.0  # of the server's overhead where no policy says otherwise
 
 
 class Overhead:
@@ -28,20 +28,30 @@ class Overhead:
 
     Args:
         weight: of the newest value.
+        tail: mean deviations added to the mean: what is late now and then is late then.
+        margin_ms: see `Policy.margin_ms`.
     """
 
-    def __init__(self, weight: float) -> None:
-        self._weight = weight
-        self.dispatch_ms = 2.0  # both ways; the published start value is 1 ms each
+    def __init__(self, weight: float, tail: float = 0.0, margin_ms: float = MARGIN_MS) -> None:
+        self._weight, self._tail, self._margin_ms = weight, tail, margin_ms
+        self._mean_ms = 2.0  # both ways; the published start value is 1 ms each
+        self._deviation_ms = 0.0
 
     def dispatched(self, dispatch_ms: float) -> None:
         """Take in the dispatch time of one batch."""
-        self.dispatch_ms += self._weight * (dispatch_ms - self.dispatch_ms)
+        error_ms = dispatch_ms - self._mean_ms
+        self._mean_ms += self._weight * error_ms
+        self._deviation_ms += self._weight * (abs(error_ms) - self._deviation_ms)
+
+    @property
+    def dispatch_ms(self) -> float:
+        """Dispatch there and back."""
+        return self._mean_ms + self._tail * self._deviation_ms
 
     @property
     def ms(self) -> float:
         """What the scheduler reckons with."""
-        return self.dispatch_ms + MARGIN_MS
+        return self.dispatch_ms + self._margin_ms
 
 
 def problem_of(
@@ -52,9 +62,9 @@ def problem_of(
     positions = {gpu.index: position for position, gpu in enumerate(gpus)}
     return Problem(
         gpus=len(gpus),
-        profile=settings.profile,
+        profile=settings.reckoned,
         fps=[c.fps for c in clients],
-        slo_ms=[c.slo_ms for c in clients],
+        slo_ms=[settings.slo_share * c.slo_ms for c in clients],
         bandwidth_kbps=[c.bandwidth.kbps for c in clients],
         wire_ms=settings.config.wire_ms,
         device_ms=[c.device_ms for c in clients],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from bisect import insort
 from collections.abc import Callable, Iterator, Sequence
+from math import isinf
 
 from server.clients import ClientHandle, Pending
 
@@ -77,7 +78,7 @@ class FrameQueue:
     def _arm(self) -> None:
         if self._expire is None:
             return
-        if not self._frames:
+        if not self._frames or isinf(self._lead_s):  # never hopeless, whatever time it is
             self._disarm()
             return
         at_s = min(p.deadline_s for p in self._frames) - self._lead_s

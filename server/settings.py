@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from jellyfish.policy import Policy
 from jellyfish.profile import Profile
+from jellyfish.shares import reckoned_profile, slo_share
 
 HEARTBEAT_S = 0.5  # a client hears from the server at least this often
 SILENCE_S = 10.0  # a client that is silent for longer, or has no stream for so long, is removed
@@ -38,17 +39,26 @@ class EngineConfig:
 class Settings:
     """Profile, policy and config. The profile's numbers once more as tuples of Python numbers:
     the path of a frame asks for single ones, which numpy is slow at.
+
+    `reckoned` and `slo_share`: what the policy's budgets reckon with (jellyfish.shares).
     """
 
     profile: Profile
     policy: Policy
     config: EngineConfig
+    reckoned: Profile = field(init=False)
+    slo_share: float = field(init=False)
+    reckoned_bytes: tuple[float, ...] = field(init=False)
     input_px: tuple[int, ...] = field(init=False)
     frame_bytes: tuple[float, ...] = field(init=False)
     latency_ms: tuple[tuple[float, ...], ...] = field(init=False)  # [dnn][batch - 1]
 
     def __post_init__(self) -> None:
         profile = self.profile
+        reckoned = reckoned_profile(self.policy.server_budget, profile)
+        object.__setattr__(self, "reckoned", reckoned)
+        object.__setattr__(self, "slo_share", slo_share(self.policy.server_budget))
+        object.__setattr__(self, "reckoned_bytes", tuple(reckoned.frame_bytes.tolist()))
         object.__setattr__(self, "input_px", tuple(int(px) for px in profile.input_px))
         object.__setattr__(self, "frame_bytes", tuple(profile.frame_bytes.tolist()))
         object.__setattr__(self, "latency_ms", tuple(map(tuple, profile.latency_ms.tolist())))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from jellyfish.errors import ConfigError
-from jellyfish.scheduling import paper
+from jellyfish.scheduling import paper, static
 from jellyfish.scheduling.problem import Budget, Plan, Problem
 
 
@@ -43,6 +43,11 @@ SOLVERS: dict[str, Solver] = {
     "optimum": _optimum,
 }
 
+"""Those whose plans are feasible."""
+
+BASELINES: dict[str, Solver] = {"static": static.solve}
+"""Those that do not try."""
+
 
 def solver(name: str) -> Solver:
     """Return the solver called `name`.
@@ -50,9 +55,10 @@ def solver(name: str) -> Solver:
     Raises:
         ConfigError: there is none; the text lists those there are.
     """
-    if name not in SOLVERS:
-        raise ConfigError(f"no solver {name!r}; there are: {', '.join(SOLVERS)}")
-    return SOLVERS[name]
+    known = SOLVERS | BASELINES
+    if name not in known:
+        raise ConfigError(f"no solver {name!r}; there are: {', '.join(known)}")
+    return known[name]
 
 
 def warm(name: str) -> None:

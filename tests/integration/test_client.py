@@ -304,7 +304,7 @@ async def test_tls_and_a_secret(tmp_path: Path, clip: Path, delay_ms: float) -> 
         ({"client": 1.5}, "client is 1.5"),
         ({"slo_ms": "fast"}, "slo_ms is 'fast'"),
         ({"server": "nowhere"}, "want HOST:PORT"),
-        ({"backoff": "bold"}, "no back-off is called 'bold'"),
+        ({"policy": "bold"}, "no policy 'bold'"),
         ({"trace": {"mbps": [0], "step_s": 1}}, "carries 0 bits"),
         ({"trace": {"mbps": "fast", "step_s": 1}}, "could not convert"),
         ({"trace": {"mbps": [1]}}, "want mbps and step_s"),

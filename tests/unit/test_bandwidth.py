@@ -6,12 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jellyfish.backoff import backoff, best
 from jellyfish.bandwidth import ClientBandwidth, ErrorBasedFilter, ServerBandwidth
-from jellyfish.errors import ConfigError
 
 anything = st.floats(allow_nan=True, allow_infinity=True)
-SIZES, WEIGHTS = (128, 320, 608), (3_000.0, 15_000.0, 50_000.0)
 
 
 def test_filter_follows_the_published_formula() -> None:
@@ -94,31 +91,8 @@ def test_server_estimate_is_always_usable(fps: float, reports: list[float]) -> N
         assert 0 < bandwidth.kbps < inf
 
 
-@pytest.mark.parametrize(
-    ("told", "kbps", "sent"),
-    [
-        (608, 100_000, 608),  # all is carried: as told
-        (320, 100_000, 320),  # never above what the server named
-        (608, 4_000, 320),  # 10 fps of 608 px need just 4 Mbit/s: not enough
-        (608, 4_001, 608),
-        (608, 300, 128),
-        (608, 1, 128),  # nothing is carried: the smallest
-        (500, 100_000, 320),  # a size that the zoo has not: the next below
-        (64, 100_000, 128),
-    ],
-)
-def test_best_back_off(told: int, kbps: float, sent: int) -> None:
-    assert best(told, SIZES, WEIGHTS, kbps, 10) == sent
-
-
-@given(st.sampled_from(SIZES), st.floats(1, 1e6), st.floats(1, 1e6), st.floats(0.1, 100))
-def test_more_bandwidth_never_sends_less(told: int, a: float, b: float, fps: float) -> None:
-    low, high = sorted((a, b))
-    sent = [best(told, SIZES, WEIGHTS, kbps, fps) for kbps in (low, high)]
-    assert sent[0] <= sent[1] <= told
-
-
-def test_policies_by_name() -> None:
-    assert backoff("none")(608, SIZES, WEIGHTS, 1, 10) == 608
-    with pytest.raises(ConfigError, match="best, none"):
-        backoff("aggresive")
+def test_the_server_s_window_is_a_choice() -> None:
+    bandwidth = ServerBandwidth(fps=10, window_s=0.2)
+    for kbps in (1000, 4000, 4000):
+        bandwidth.report(kbps)
+    assert bandwidth.kbps == pytest.approx(4000)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from math import isnan
 
 import pytest
@@ -15,10 +16,10 @@ from client.session import Session, SessionConfig, expected_ticks
 from client.source import SourceFrame
 from client.transport import Received
 from experiment.virtual_time import run
-from jellyfish.backoff import as_told
 from jellyfish.errors import DataError, ProtocolError, RejectedError, RunError
 from jellyfish.messages import Ack, Answer, Event, Frame, Heartbeat, Registration
-from jellyfish.records import FrameRow, Outcome, Stages
+from jellyfish.policy import JELLYFISH
+from jellyfish.records import FrameRow, Outcome, Reason, Stages
 from tests.boxes import ONE_BOX
 
 SIZES, WEIGHTS = (128, 320, 608), (3_000.0, 15_000.0, 50_000.0)
@@ -145,7 +146,7 @@ def test_every_tick_is_a_row_on_time() -> None:
 
 def test_a_row_tells_all_that_happened() -> None:
     server = ScriptedServer(prompt(next_px=608))
-    story = stream(server, backoff=as_told)
+    story = stream(server, policy=replace(JELLYFISH, backoff="none"))
     row = story.rows[1]
     assert (row.client, row.fps, row.slo_ms) == (3, 10, 100)
     assert (row.px_sent, row.dnn_px, row.gpu, row.batch) == (608, 608, 0, 2)  # as told
@@ -157,8 +158,9 @@ def test_a_row_tells_all_that_happened() -> None:
     assert row.send_ms == pytest.approx(20)
     assert story.session.detections.keys() == set(range(20))
     assert server.sent[1].tag == b"clip:1"
-    # The estimate: 608 bytes in 4 ms of network time, less 0.9 x 0.5 ms of wire
-    assert story.rows[2].bandwidth_est_kbps == pytest.approx(608 * 8 / 3.55)
+    # The estimate: 320, then 608 bytes in 4 ms of network time, less 0.9 x 0.5 ms of wire each
+    # way; a rise is believed by half.
+    assert story.rows[2].bandwidth_est_kbps == pytest.approx((320 + 608) / 2 * 8 / 3.1)
     assert server.sent[2].bandwidth_kbps == story.rows[2].bandwidth_est_kbps
 
 
@@ -213,8 +215,23 @@ def test_a_silent_server_is_gone_within_three_seconds() -> None:
     assert story.took_s <= 0.5 + 3
     assert "silent" in story.session.gone
     lost = [row for row in story.rows if row.outcome is Outcome.LOST]
-    assert [row.frame for row in lost] == list(range(5, len(story.rows)))
+    assert lost[0].frame == 5
     assert all(row.reason.startswith("server gone: ") for row in lost)
+    skipped = [row for row in story.rows if row.outcome is Outcome.REJECTED]
+    assert {row.reason for row in skipped} == {Reason.NO_TIME}  # nothing comes of what was sent
+    assert sorted(row.frame for row in (*lost, *skipped)) == list(range(5, len(story.rows)))
+    gaps = [after.capture_s - before.capture_s for before, after in pairwise(lost)]
+    assert gaps == pytest.approx([0.5] * len(gaps))  # but now and then it is tried
+
+
+def test_a_client_that_skips_frames_tries_again_when_one_was_lost() -> None:
+    lost = 10
+    server = ScriptedServer(lambda frame: [] if frame.id == lost else prompt()(frame))
+    story = stream(server, stream_s=4)
+    outcomes = [row.outcome for row in story.rows]
+    assert outcomes[lost] is Outcome.LOST
+    assert set(outcomes[lost + 1 : lost + 6]) == {Outcome.REJECTED, Outcome.OK}
+    assert set(outcomes[lost + 6 :]) == {Outcome.OK}
 
 
 @pytest.mark.parametrize("failure", [RunError("broke"), ProtocolError("gibberish")])

@@ -1,7 +1,7 @@
 # Which figures there are, and from which cells each is drawn.
-import jellyfish.policy
+from jellyfish.policy import ABLATION
 
-STEPS = [(label, step.name) for label, step in getattr(jellyfish.policy, "ABLATION", ())]
+STEPS = [(label, step.name) for label, step in ABLATION]
 BETWEEN = {name for _, name in STEPS[1:-1]}
 
 
