@@ -60,7 +60,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return self.call_at(self._now + delay, callback, *args, context=context)
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        self._idle_timers += 1
+        if handle._scheduled:  # type: ignore[attr-defined]  # and not one that has fired
+            self._idle_timers += 1
 
     def _run_once(self) -> None:
         ready: deque[asyncio.Handle] = self._ready  # type: ignore[attr-defined]
@@ -76,7 +77,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             self._due(heappop(timers)[2])
         for _ in range(len(ready)):
             handle = ready.popleft()
-            if not handle._cancelled:  # type: ignore[attr-defined]
+            if not handle._cancelled:
                 handle._run()
 
     def _jump(self) -> None:

@@ -23,7 +23,7 @@ import cv2
 
 from jellyfish.errors import DeviceError, JellyfishError
 from server.devices import Device, DeviceSpec, make
-from server.linux import die_with_parent
+from server.linux import die_with_parent, run_before_others
 from server.pipe import BlockingPipe
 from server.worker import BatchResult
 
@@ -70,6 +70,8 @@ class Child:
             os.sched_setaffinity(0, spec.cores)  # before libraries start their threads
         cv2.setNumThreads(1)
         self._device = make(spec)
+        if spec.kind == "emulated":  # it sleeps, and must wake on time beside those that work
+            run_before_others()
         threading.Thread(target=self._load_all, daemon=True, name="loader").start()
 
     def _opened(self) -> Device:

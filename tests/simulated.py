@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -11,11 +12,15 @@ import numpy as np
 from experiment.virtual_serving import Scene, SceneClient
 from jellyfish.detections import Detections
 from jellyfish.emulation import LatencyModel
-from jellyfish.files.clip_detections import ClipDetections
+from jellyfish.files.atomic import write_json
+from jellyfish.files.clip_detections import ClipDetections, write_clip_detections
+from jellyfish.files.zoo import read_zoo
 from jellyfish.policy import policy
 from jellyfish.profile import Profile
 from jellyfish.trace import Trace
+from server.devices import DeviceSpec, emulated_spec
 
+ROOT = Path(__file__).resolve().parents[1]
 INPUT_PX = (128, 224, 320, 416, 512, 608)
 FRAMES, WIDTH, HEIGHT = 40, 768, 576
 SYNTHETIC = Trace(name="synthetic", mbps=(20, 15, 10, 7.5, 10, 15, 20), step_s=2.0)
@@ -57,6 +62,23 @@ def _boxes(count: int) -> Detections:
         boxes=np.concatenate([corner, corner, corner + 0.1, corner + 0.2], axis=1),
         scores=np.linspace(0.9, 0.3, count, dtype=np.float32),
         classes=np.zeros(count, np.int32),
+    )
+
+
+def emulated_device(folder: Path, seed: int, clip_name: str = "clip") -> DeviceSpec:
+    """Return the spec of an emulated device whose files are written to `folder`."""
+    write_json(folder / "emulation.json", emulation())
+    paths = {px: folder / f"{px}.npz" for px in INPUT_PX}
+    for px, found in clip().items():
+        write_clip_detections(paths[px], found)
+    return emulated_spec(
+        {"kind": "emulated", "profile": "synthetic", "max_batch": 8},
+        read_zoo(ROOT / "config/zoo/yolov3-tiny.yaml"),
+        emulation=folder / "emulation.json",
+        detections={clip_name: paths},
+        seed=seed,
+        max_batch=8,
+        input_px=INPUT_PX,
     )
 
 

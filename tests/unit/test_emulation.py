@@ -15,12 +15,11 @@ from experiment.emulated_worker import EmulatedWorker
 from jellyfish.emulation import EmulatedAnswers, LatencyModel, uniform, worker_seed
 from jellyfish.errors import DataError, DeviceError
 from jellyfish.files.atomic import write_json
-from jellyfish.files.clip_detections import write_clip_detections
 from jellyfish.files.emulation import read_latency_model
-from jellyfish.files.zoo import read_zoo
-from server.devices import emulated_spec, make
+from server.devices import make
 from server.worker import BatchResult, WorkerDied, WorkerFrame
-from tests.simulated import INPUT_PX, clip, emulation, latency_ms
+from server.worker_process import ProcessWorker
+from tests.simulated import INPUT_PX, clip, emulated_device, emulation, latency_ms
 
 SAMPLES = {"kind": "samples", "samples_ms": [[[5.0, 6.0, 9.0], [10.0]], [[20.0], [30.0, 31.0]]]}
 
@@ -107,22 +106,8 @@ async def in_the_loop(seed: int) -> list[BatchResult]:
     return found
 
 
-def test_both_worlds_draw_the_same(tmp_path: Path, root: Path) -> None:
-    write_json(tmp_path / "emulation.json", emulation())
-    paths = {px: tmp_path / f"{px}.npz" for px in INPUT_PX}
-    for px, path in paths.items():
-        write_clip_detections(path, clip()[px])
-    device = make(
-        emulated_spec(
-            {"kind": "emulated", "profile": "synthetic", "max_batch": 8},
-            read_zoo(root / "config/zoo/yolov3-tiny.yaml"),
-            emulation=tmp_path / "emulation.json",
-            detections={"a": paths},
-            seed=9,
-            max_batch=8,
-            input_px=INPUT_PX,
-        )
-    )
+def test_both_worlds_draw_the_same(tmp_path: Path) -> None:
+    device = make(emulated_device(tmp_path, seed=9, clip_name="a"))
     with pytest.raises(DeviceError, match="not loaded"):
         device.run(0, frames(1))
     for dnn in (0, 2):
@@ -135,6 +120,20 @@ def test_both_worlds_draw_the_same(tmp_path: Path, root: Path) -> None:
             assert not isinstance(a, str)
             assert not isinstance(b, str)
             assert np.array_equal(a.boxes, b.boxes)
+
+
+@pytest.mark.slow
+async def test_a_batch_in_real_time_takes_what_was_drawn(tmp_path: Path) -> None:
+    worker = ProcessWorker(emulated_device(tmp_path, seed=3), "emulated")
+    await worker.start()
+    try:
+        await worker.load(0)
+        ran = [await worker.run(0, frames(1)) for _ in range(60)]
+    finally:
+        await worker.close()
+    beyond_ms = np.array([result.busy_ms - result.execute_ms for result in ran])
+    assert beyond_ms.min() >= 0  # an answer that came early would be a wrong one
+    assert np.median(beyond_ms) < 0.5
 
 
 def test_a_killed_worker_fails_what_it_had_to_do() -> None:
