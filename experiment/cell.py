@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from experiment.collect import summary
@@ -25,7 +27,7 @@ RULES = {"measured": "cell", "simulated": "simulated_cell"}  # world -> its name
 def run_cell(config: Config, cell: Cell, results: Path, root: Path = ROOT) -> Path:
     """Do every run of `cell` that is not complete; return the path of the cell's index.
 
-    A measured cell holds the testbed's lock meanwhile. The index,
+    A measured cell holds the testbed meanwhile: this machine, or the config's hosts. The index,
     results/SCENARIO/cells/NAME.json, is written last: the cell's values and, a run, its key and
     how many frames had which outcome.
 
@@ -41,21 +43,33 @@ def run_cell(config: Config, cell: Cell, results: Path, root: Path = ROOT) -> Pa
     config = of_cell(config, cell)
     index = results / str(config["scenario"]) / "cells" / f"{cell.name}.json"
     wanted = runs(config, cell)
-    measured = cell.world == "measured"
-    do = execute if measured else simulate
-    with on_testbed() if measured else nullcontext():
-        if _forced(index, RULES[cell.world]):
-            for run in wanted:
-                shutil.rmtree(run_folder(run.key, results), ignore_errors=True)
-        missing = [run for run in wanted if not complete(config, run, results, root)]
-        with progress(cell.name, len(wanted)) as step:
-            for run in wanted:
-                if run in missing:
-                    do(config, run, results, root)
-                step()
+    if _forced(index, RULES[cell.world]):
+        for run in wanted:
+            shutil.rmtree(run_folder(run.key, results), ignore_errors=True)
+    missing = [run for run in wanted if not complete(config, run, results, root)]
+    with _doing(config, cell, bool(missing), root) as do, progress(cell.name, len(wanted)) as step:
+        for run in wanted:
+            if run in missing and not complete(config, run, results, root):
+                do(config, run, results, root)
+            step()
     rows = [summary(run, run_folder(run.key, results)) for run in wanted]
     write_json(index, {"cell": cell.name, "runs": rows})
     return index
+
+
+@contextmanager
+def _doing(config: Config, cell: Cell, needed: bool, root: Path) -> Iterator[Callable[..., Path]]:
+    """Yield what does a run, holding what it needs meanwhile, if there is anything to do."""
+    if not needed or cell.world == "simulated":
+        yield simulate
+    elif config["hosts"] is None:
+        with on_testbed():
+            yield execute
+    else:
+        from experiment.fleet import Fleet  # and with it SSH, which nothing else here needs
+
+        with Fleet(config, root) as hosts:
+            yield partial(execute, hosts=hosts)
 
 
 def complete(config: Config, run: Run, results: Path, root: Path = ROOT) -> bool:

@@ -198,12 +198,12 @@ def _seeded_by(settings: dict[str, Any]) -> dict[str, Any]:
     """Return those settings of a run that its seed depends on.
 
     A paired design: policies meet the same seeds, so that they differ in nothing else; so do the
-    two worlds, and a device and who emulates it.
+    two worlds, the hosts of a testbed, and a device and who emulates it.
     """
     passed_over = {"server", "policy", "simulation", "emulates"}
     kept = {key: value for key, value in settings.items() if key not in passed_over}
     device = settings.get("emulates", settings["device"])
-    return {**kept, "device": device, "world": "measured"}
+    return {**kept, "device": device, "world": "measured", "hosts": None}
 
 
 def run_settings(config: Config, cell: Cell, clip: str, repetition: int) -> dict[str, Any]:
@@ -225,7 +225,7 @@ def run_settings(config: Config, cell: Cell, clip: str, repetition: int) -> dict
         "client": of_cell(config, cell)["client"],
         "clients": [[c.slo_ms, c.fps] for c in cell.clients],
         "world": cell.world,
-        "hosts": config["hosts"],
+        "hosts": hosts_settings(config["hosts"]) if cell.world == "measured" else None,
         "repetition": repetition,
     }
 
@@ -281,6 +281,16 @@ def zoo_settings(path: str, root: Path = ROOT) -> str:
     network = [line.split("#")[0].strip() for line in zoo.cfg.read_text().splitlines()]
     settings = {key: value for key, value in asdict(zoo).items() if key != "cfg"}
     return digest([settings, [line for line in network if line]])
+
+
+@cache
+def hosts_settings(path: str | None, root: Path = ROOT) -> dict[str, Any] | None:
+    """Return what the result of a run on the hosts of the file at `path` depends on."""
+    if path is None:
+        return None
+    from experiment.host_file import read_hosts  # and with it a schema, which few need
+
+    return read_hosts(root / path).settings()
 
 
 def zoo_name(config: Config) -> str:

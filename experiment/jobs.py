@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiment.cores import Cores
 from experiment.grid import Config, Run, is_emulated, pick
@@ -21,6 +21,9 @@ from experiment.paths import (
 )
 from jellyfish.files.traces import trace_from_config
 from jellyfish.trace import Trace
+
+if TYPE_CHECKING:  # who only wants to know when clients start needs no SSH
+    from experiment.places import Place, Placement
 
 SERVER_JOB = "server.job.json"
 
@@ -47,7 +50,7 @@ def starts(config: Config, run: Run, trace: Trace | None) -> list[Start]:
 
 
 def server_job(
-    config: Config, run: Run, folder: Path, cores: Cores, results: Path, root: Path = ROOT
+    config: Config, run: Run, at: Placement, cores: Cores, results: Path, root: Path = ROOT
 ) -> dict[str, Any]:
     """Return what the server of a run is told (see `server.config`).
 
@@ -58,42 +61,42 @@ def server_job(
     device = dict(pick(config, "devices", run.cell.device))
     profile = profile_folder(config, run.cell.device, results) / "profile.json"
     return {
-        "host": "127.0.0.1",
+        "host": at.listen,
         "port": 0,
-        "zoo": str((root / str(config["zoo"])).resolve()),
-        "profile": str(needed(profile).resolve()),
-        "model": _model(config, run, results, root),
+        "zoo": at.server.source(Path(str(config["zoo"]))),
+        "profile": at.server.file(needed(profile)),
+        "model": _model(config, run, at.server, results, root),
         "devices": [{**device, "cores": list(own)} for own in cores.workers],
         "policy": run.cell.policy,
         "seed": run.seed,
         "plan_interval_s": config["server"]["plan_interval_s"],
         "cached_dnns": config["server"]["cached_dnns"],
         "wire_ms": config["network"]["wire_ms"],
-        "out_dir": str(folder.resolve()),
+        "out_dir": str(at.server.folder),
     }
 
 
-def _model(config: Config, run: Run, results: Path, root: Path) -> dict[str, Any]:
+def _model(config: Config, run: Run, server: Place, results: Path, root: Path) -> dict[str, Any]:
     """Return the files that the run's devices need: weights, or what stands in for them."""
     zoo = zoo_of(config, root)
     if not is_emulated(config, run.cell.device):
         weights = asset_path(config, zoo.weights, results, root)
         return {
-            "onnx": str(needed(onnx_path(config, results)).resolve()),
-            "weights": str(needed(weights).resolve()),
+            "onnx": server.file(needed(onnx_path(config, results))),
+            "weights": server.file(needed(weights)),
         }
     latencies = profile_folder(config, run.cell.device, results) / "emulation.json"
     found = {px: detections_path(config, run.clip, px, results) for px in zoo.input_px}
     return {
-        "emulation": str(needed(latencies).resolve()),
+        "emulation": server.file(needed(latencies)),
         "detections": {
-            run.clip: {str(px): str(needed(path).resolve()) for px, path in found.items()}
+            run.clip: {str(px): server.file(needed(path)) for px, path in found.items()}
         },
     }
 
 
 def client_jobs(
-    config: Config, run: Run, folder: Path, port: int, results: Path, root: Path = ROOT
+    config: Config, run: Run, at: Placement, port: int, results: Path, root: Path = ROOT
 ) -> list[dict[str, Any]]:
     """Return what each client of a run is told (see `client.job.Job`).
 
@@ -102,20 +105,19 @@ def client_jobs(
         ConfigError: the config's trace cannot be used.
     """
     trace = trace_from_config(run.cell.trace, pick(config, "traces", run.cell.trace), root)
-    clip = needed(clip_path(config, run.clip, results)).resolve()
+    clip = needed(clip_path(config, run.clip, results))
     shared = {
-        "server": f"127.0.0.1:{port}",
+        "server": f"{at.address}:{port}",
         "stream_s": config["client"]["stream_s"],
-        "clip": {"name": run.clip, "path": str(clip)},
         "delay_ms": config["network"]["delay_ms"],
         "wire_ms": config["network"]["wire_ms"],
         "in_flight_limit": config["client"]["in_flight_limit"],
         "policy": run.cell.policy,
-        "out_dir": str(folder.resolve()),
     }
     return [
         {
             **shared,
+            **_lives(at, i, run.clip, clip),
             "name": f"client-{i}",
             "client": i,
             "fps": client.fps,
@@ -128,6 +130,16 @@ def client_jobs(
             zip(run.cell.clients, starts(config, run, trace), strict=True)
         )
     ]
+
+
+def _lives(at: Placement, client: int, clip: str, path: Path) -> dict[str, Any]:
+    """Return the part of a client's job that depends on where it lives."""
+    place, ports = at.of_client(client), at.shaper_of(client).source_ports(client)
+    return {
+        "clip": {"name": clip, "path": place.file(path)},
+        "out_dir": str(place.folder),
+        **({"source_ports": list(ports)} if ports else {}),
+    }
 
 
 def _shifted(trace: Trace | None, step: int) -> dict[str, Any] | None:

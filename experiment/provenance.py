@@ -59,6 +59,7 @@ def collect(
     digests: Mapping[str, str] | None = None,
     root: Path = ROOT,
     code: tuple[str, ...] = CODE,
+    machine: Mapping[str, Any] | None = None,
 ) -> Provenance:
     """Return the provenance of a result that is complete now.
 
@@ -66,6 +67,7 @@ def collect(
         key, settings, world, seed, device, started, digests: see `Provenance`.
         root: the checkout.
         code: the packages and files whose code decides the result.
+        machine: `this_machine` of another one that the result was made on; None for this one.
     """
     commit, dirty = checkout(root)
     return Provenance(
@@ -77,16 +79,23 @@ def collect(
         commit=commit,
         dirty=dirty,
         code_digest=code_digest(root, code),
-        versions=versions(),
-        host=socket.gethostname(),
-        cpu=cpu(),
-        cores=os.cpu_count() or 1,
-        system=platform.platform(),
         device=device,
         started=started,
         ended=now(),
         digests=dict(digests or {}),
+        **(this_machine() if machine is None else machine),
     )
+
+
+def this_machine() -> dict[str, Any]:
+    """Return what a result says of the machine that it was made on."""
+    return {
+        "versions": versions(),
+        "host": socket.gethostname(),
+        "cpu": cpu(),
+        "cores": os.cpu_count() or 1,
+        "system": platform.platform(),
+    }
 
 
 def checkout(root: Path) -> tuple[str, bool]:

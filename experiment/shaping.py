@@ -30,7 +30,13 @@ class ShapedClient:
 
 
 class HostProcess(Protocol):
-    """A process on a host, which ends at the latest with the run."""
+    """A process on a host, which ends at the latest with the run.
+
+    Attributes:
+        name: what messages call it.
+    """
+
+    name: str
 
     @property
     def running(self) -> bool:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError, best_match
 
 from experiment import grid, planning_study
+from experiment.checked import check
+from experiment.host_file import read_hosts
 from jellyfish.errors import ConfigError
 from jellyfish.files.zoo import ZooSpec, read_zoo
 from jellyfish.policy import policy
@@ -36,7 +36,9 @@ def load(config: Mapping[str, Any], root: Path) -> Scenario:
         ConfigError: a key is unknown, missing or has a value that cannot be used, or something
             is named that there is not; the text names the key, or the file and the key.
     """
-    check(config, yaml.safe_load((root / SCHEMA).read_text()))
+    check(config, yaml.safe_load((root / SCHEMA).read_text()), "config")
+    if config["hosts"] is not None:
+        read_hosts(root / config["hosts"])
     assets, zoo = read_assets(root / config["assets"]), read_zoo(root / config["zoo"])
     labelled = config["scoring"]["labelled"]
     _all_in(assets, "assets", [zoo.weights, *([labelled] if labelled else [])])
@@ -63,32 +65,3 @@ def load(config: Mapping[str, Any], root: Path) -> Scenario:
 def _all_in(known: Mapping[str, Any], section: str, names: Iterable[str]) -> None:
     for name in names:
         grid.pick({section: known}, section, name)
-
-
-def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
-    """Check `config` against a JSON schema.
-
-    Raises:
-        ConfigError: it does not fit; the text names the key and what it may be.
-    """
-    error = best_match(Draft202012Validator(schema).iter_errors(config))
-    if error is not None:
-        raise ConfigError(f"config: {_place(error)}{_reason(error)}")
-
-
-def _place(error: ValidationError) -> str:
-    path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)
-    return f"{path.lstrip('.')}: " if path else ""
-
-
-def _reason(error: ValidationError) -> str:
-    if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
-        known = sorted(error.schema.get("properties", {}))
-        unknown = [key for key in error.instance if key not in known]
-        return f"unknown key {unknown[0]!r}; there are: {', '.join(known)}"
-    if error.validator == "required" and isinstance(error.instance, Mapping):
-        missing = [key for key in error.validator_value if key not in error.instance]
-        return f"{missing[0]} is missing"
-    means = error.schema.get("description", "") if isinstance(error.schema, Mapping) else ""
-    said = f"{error.instance!r} cannot be used" if error.validator == "not" else error.message
-    return f"{said} ({means})" if means else str(said)

@@ -183,7 +183,7 @@ def test_every_scenario_is_valid() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"bogus": 1}, r"unknown key 'bogus'; there are: allow_missing, assets"),
+        ({"bogus": 1}, r"unknown key 'bogus'; there are: allow_dirty, allow_missing"),
         ({"network": {"delay": 1}}, r"network: unknown key 'delay'; there are: delay_ms, wire_ms"),
         ({"seed": "x"}, r"seed: 'x' is not of type 'integer'"),
         ({"traces": {"t": {"kind": "steps", "mbps": [1]}}}, r"traces\.t: step_s is missing"),
