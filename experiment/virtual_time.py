@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
 from heapq import heapify, heappop, heappush
 from typing import Any, NoReturn, TypeVar
 
@@ -24,31 +25,59 @@ class DeadlockError(JellyfishError):
     """Every task of a virtual-time loop waits for something that nothing will ever do."""
 
 
+class _Call(asyncio.TimerHandle):
+    """A handle that is quickly made: no traceback is kept, and no context copied for it."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: asyncio.AbstractEventLoop,
+        context: Context,
+    ) -> None:
+        self._callback, self._args, self._loop, self._context = callback, args, loop, context
+        self._cancelled, self._scheduled = False, True
+        self._repr = self._source_traceback = None
+        self._when = when
+
+
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """A loop that starts at 0 s and whose time moves only from timer to timer.
 
-    What asyncio does between two callbacks is most of what a simulation costs, so the loop's inner
-    part is its own: no selector is asked, and the heap holds tuples, which compare fast. Timers for
-    one time fire in the order in which they were set.
+    What asyncio does between two callbacks is much of what a simulation costs, so the loop's inner
+    part is its own: no selector is asked, handles are quickly made, and the heap holds tuples,
+    which compare fast. Timers for one time fire in the order in which they were set.
     """
 
     def __init__(self) -> None:
         self._now = 0.0
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers: list[tuple[float, int, _Call]] = []
         self._set = 0  # timers so far
         self._idle_timers = 0  # cancelled, but still in the heap
+        self._shared = copy_context()  # of all callbacks that bring none
         super().__init__()
 
     def time(self) -> float:
         """Return the virtual time in seconds."""
         return self._now
 
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Call `callback` with `args` before time moves on; see asyncio."""
+        handle = _Call(self._now, callback, args, self, context or self._shared)
+        handle._scheduled = False  # it is no timer
+        self._ready.append(handle)  # type: ignore[attr-defined]
+        return handle
+
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
         """Call `callback` with `args` at `when` on this loop's clock; see asyncio."""
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
-        handle._scheduled = True  # type: ignore[attr-defined]  # it tells us when it is cancelled
+        handle = _Call(when, callback, args, self, context or self._shared)
         self._set += 1
         heappush(self._timers, (when, self._set, handle))
         return handle
@@ -66,39 +95,38 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def _run_once(self) -> None:
         ready: deque[asyncio.Handle] = self._ready  # type: ignore[attr-defined]
         timers = self._timers
-        if self._idle_timers > MANY_IDLE and 2 * self._idle_timers > len(timers):
-            timers[:] = [entry for entry in timers if not entry[2].cancelled()]
-            heapify(timers)
-            self._idle_timers = 0
         if not ready:
             self._jump()
         end_s = self._now + INSTANT_S
         while timers and timers[0][0] <= end_s:
-            self._due(heappop(timers)[2])
+            timer = heappop(timers)[2]
+            timer._scheduled = False
+            if timer._cancelled:
+                self._idle_timers -= 1
+            else:
+                ready.append(timer)
         for _ in range(len(ready)):
             handle = ready.popleft()
             if not handle._cancelled:
                 handle._run()
 
     def _jump(self) -> None:
-        """Move time to the next timer.
+        """Move time to the next timer that was not cancelled.
 
         Raises:
             DeadlockError: there is none.
         """
         timers = self._timers
-        while timers and timers[0][2].cancelled():
-            self._due(heappop(timers)[2])
+        if self._idle_timers > MANY_IDLE and 2 * self._idle_timers > len(timers):
+            timers[:] = [entry for entry in timers if not entry[2]._cancelled]
+            heapify(timers)
+            self._idle_timers = 0
+        while timers and timers[0][2]._cancelled:
+            heappop(timers)
+            self._idle_timers -= 1
         if not timers:
             raise DeadlockError(f"nothing is scheduled at {self._now:.6f} s; {self._waiting()}")
         self._now = max(self._now, timers[0][0])
-
-    def _due(self, handle: asyncio.TimerHandle) -> None:
-        handle._scheduled = False  # type: ignore[attr-defined]
-        if handle.cancelled():
-            self._idle_timers -= 1
-        else:
-            self._ready.append(handle)  # type: ignore[attr-defined]
 
     def _waiting(self) -> str:
         tasks = sorted(asyncio.all_tasks(self), key=lambda task: task.get_name())

@@ -151,7 +151,7 @@ def test_memory_stays_flat_over_runs() -> None:
         tracemalloc.stop()
     (first, _), (last, most) = sizes[0], sizes[-1]
     assert frames == 400
-    assert last - first < 0.05 * most  # of what a run takes meanwhile, next to nothing stays
+    assert last - first < 0.2 * most  # three runs more: of what each takes, next to nothing stays
 
 
 RATES = st.lists(st.floats(0, 60), min_size=1, max_size=8).filter(lambda rates: max(rates) > 0.5)

@@ -59,3 +59,49 @@ def test_an_executor_is_refused() -> None:
 
     with pytest.raises(RuntimeError, match="virtual time"):
         virtual_time.run(threads())
+
+
+def test_cancelled_timers_neither_fire_nor_hold_time_up() -> None:
+    seen: list[float] = []
+
+    async def play() -> float:
+        loop = asyncio.get_running_loop()
+        timers = [loop.call_later(k, seen.append, k) for k in range(1, 1001)]
+        for timer in timers[:990]:
+            timer.cancel()
+        await asyncio.sleep(1500)
+        timers[-1].cancel()  # it has fired: nothing happens
+        loop.call_later(9000, seen.append, 0).cancel()
+        return loop.time()
+
+    assert virtual_time.run(play()) == 1500
+    assert seen == list(range(991, 1001))
+
+
+def test_timers_for_one_moment_fire_in_the_order_in_which_they_were_set() -> None:
+    seen: list[int] = []
+
+    async def play() -> None:
+        loop = asyncio.get_running_loop()
+        for k in range(50):
+            loop.call_at(7.0, seen.append, k)
+        loop.call_at(7.0 - 1e-12, seen.append, -1)  # rounding: the same moment
+        await asyncio.sleep(8)
+
+    virtual_time.run(play())
+    assert seen == [-1, *range(50)]
+
+
+def test_an_exception_in_a_callback_is_reported_and_others_go_on() -> None:
+    told: list[str] = []
+
+    async def play() -> float:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: told.append(repr(context["exception"])))
+        loop.call_later(1, int, "no number")
+        await asyncio.sleep(2)
+        return loop.time()
+
+    assert virtual_time.run(play()) == 2
+    assert len(told) == 1
+    assert "no number" in told[0]
