@@ -167,13 +167,17 @@ def trace_rhos(frames: pd.DataFrame) -> NDArray[np.float64]:
 
     Clients that did not see both change are left out.
     """
-    sent = frames[frames["px_sent"] > 0]
-    seconds = (sent["capture_s"] - sent.groupby("client")["capture_s"].transform("min")) // 1
-    columns = sent[["px_sent", "bandwidth_true_kbps"]]
-    means = columns.groupby([sent["client"], seconds]).mean().dropna()
+    columns = ("client", "capture_s", "px_sent", "bandwidth_true_kbps")
+    client, capture_s, px, kbps = (frames[name].to_numpy(np.float64) for name in columns)
+    sent = (px > 0) & np.isfinite(kbps)
     found = []
-    for _, mine in means.groupby(level="client"):
-        if (mine.nunique() > 1).all():
-            ranks = mine.rank().to_numpy()
-            found.append(np.corrcoef(ranks.T)[0, 1])
+    for one in np.unique(client[sent]):
+        mine = sent & (client == one)
+        second = (capture_s[mine] - capture_s[mine].min()).astype(np.int64)
+        counts = np.bincount(second)
+        there = counts > 0
+        means = [np.bincount(second, of[mine])[there] / counts[there] for of in (px, kbps)]
+        if all(np.ptp(values) > 0 for values in means):
+            ranks = pd.DataFrame(means).rank(axis=1).to_numpy()
+            found.append(np.corrcoef(ranks)[0, 1])
     return np.array(found, np.float64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,7 @@ def read_tables(
 def _table(rows: Iterable[Any], schema: Any) -> Any:
     everything = list(rows)  # column by column: a dictionary a row takes ten times as long
     columns = [
-        pa.array([getattr(row, field.name) for row in everything], type=field.type)
-        for field in schema
+        pa.array(list(map(attrgetter(field.name), everything)), type=field.type) for field in schema
     ]
     return pa.Table.from_arrays(columns, schema=schema)
 
