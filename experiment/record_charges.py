@@ -23,7 +23,7 @@ from jellyfish.files.tables import read_table
 from jellyfish.trace import Trace, from_rates
 
 # Of equal parts the middle each: the mean is kept, and a single stall is no part of it.
-SHARES = (np.arange(50) + 0.5) / 50
+SHARES = (np.arange(100) + 0.5) / 100
 Times = NDArray[np.float64]
 
 
@@ -50,7 +50,7 @@ def record(folders: Iterable[Path]) -> dict[str, dict[str, list[float]]]:
 
 
 def _quantiles(times: Times) -> list[float]:
-    return [round(float(ms), 3) for ms in np.quantile(times.clip(min=0), SHARES)]
+    return [round(float(ms), 2) for ms in np.quantile(times.clip(min=0), SHARES)]
 
 
 def _spent(folder: Path, frames: pa.Table) -> dict[str, Times]:

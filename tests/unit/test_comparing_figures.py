@@ -102,6 +102,21 @@ def test_fig_agreement_draws_a_column_a_kind_of_device(
     assert len(table) == cells + real
     gap = table["p99_ms_simulated"] - table["p99_ms_measured"]
     assert table["p99_ms_gap"].tolist() == pytest.approx(gap.tolist(), abs=0.02)
+    assert table["p99_ms_within"].tolist() == (table["p99_ms_gap"].abs() <= 10).tolist()
+
+
+def test_cells_of_agreement_are_named_by_what_differs() -> None:
+    cells = pd.DataFrame(
+        {
+            "group": ["4", "4_at_75"],
+            "fps": ["25", "var"],
+            "slo": ["100", "75"],
+            "trace": ["lte", "lte"],
+            "policy": ["paper", "edf"],
+        }
+    )
+    names = [fig_agreement._cell_name(row, cells) for _, row in cells.iterrows()]
+    assert names == ["4 × 25 fps, 100 ms, paper", "4_at_75, edf"]
 
 
 def test_agreement_takes_medians_and_leaves_out_what_one_world_lacks(tmp_path: Path) -> None:
