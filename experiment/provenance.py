@@ -24,6 +24,7 @@ SIMULATED_CODE = (
     "server",
     "client",
     "experiment/charges.py",
+    "experiment/jobs.py",  # when clients start
     "experiment/link.py",
     "experiment/simulation.py",
     "experiment/virtual_serving.py",

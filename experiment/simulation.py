@@ -85,7 +85,11 @@ def scene_of(config: Config, run: Run, results: Path, root: Path = ROOT) -> Scen
     folder = profile_folder(config, run.cell.device, results)
     profile = read_profile(needed(folder / "profile.json"))
     model = read_latency_model(needed(folder / "emulation.json"))
-    if (model.dnns, model.max_batch) < (profile.dnns, profile.max_batch):
+    lacking = sorted({*zoo_of(config, root).input_px} - {int(px) for px in profile.input_px})
+    if lacking:
+        named = ", ".join(map(str, lacking))
+        raise DataError(f"{folder / 'profile.json'} lacks the zoo's DNN at {named} px")
+    if model.dnns < profile.dnns or model.max_batch < profile.max_batch:
         raise DataError(
             f"{folder / 'emulation.json'} has {model.dnns} DNNs and batches of {model.max_batch}, "
             f"the profile beside it {profile.dnns} and {profile.max_batch}"

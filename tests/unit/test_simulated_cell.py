@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from experiment import grid, paths, simulation, virtual_serving
+from experiment import grid, paths, provenance, simulation, virtual_serving
 from experiment.cell import complete, run_cell
 from experiment.grid import Cell, Run
 from experiment.simulation import simulate
@@ -22,7 +22,7 @@ from jellyfish.errors import ConfigError, DataError
 from jellyfish.files.atomic import read_json, write_json
 from jellyfish.files.clip_detections import write_clip_detections
 from jellyfish.files.detections import image_id, read_coco
-from jellyfish.files.profiles import write_profile
+from jellyfish.files.profiles import read_profile, write_profile
 from jellyfish.files.provenance import read_provenance
 from jellyfish.files.tables import FRAMES, read_table
 from jellyfish.profile import Profile
@@ -188,6 +188,36 @@ def test_what_is_missing_is_named(config: Config, run: Run, results: Path) -> No
     write_json(folder / "emulation.json", {**model, "latency_ms": model["latency_ms"][:3]})
     with pytest.raises(DataError, match=r"emulation\.json has 3 DNNs"):
         simulation.simulate(config, run, results)
+
+
+def test_a_profile_that_lacks_a_dnn_names_it(config: Config, run: Run, results: Path) -> None:
+    path = paths.profile_folder(config, "gpu", results) / "profile.json"
+    whole = read_profile(path)
+    kept = [i for i, px in enumerate(whole.input_px) if px not in (224, 608)]
+    write_profile(
+        path,
+        Profile(
+            input_px=whole.input_px[kept],
+            frame_bytes=whole.frame_bytes[kept],
+            accuracy=whole.accuracy[kept],
+            latency_ms=whole.latency_ms[kept],
+        ),
+    )
+    with pytest.raises(DataError, match=rf"{path} lacks the zoo's DNN at 224, 608 px"):
+        simulation.simulate(config, run, results)
+
+
+def test_its_code_is_what_it_is_made_of(root: Path) -> None:
+    code = "import sys, experiment.simulation; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    used = {name for name in done.stdout.split() if name.startswith("experiment.")}
+    named = {name.removesuffix(".py").replace("/", ".") for name in provenance.SIMULATED_CODE}
+    # What these decide is in the names of runs and profiles, or is looked at by whoever reads.
+    apart = {f"experiment.{name}" for name in ("collect", "cores", "grid", "paths", "provenance")}
+    assert used - apart <= named
+    assert {"jellyfish", "server", "client"} <= named
 
 
 def test_a_real_device_cannot_be_simulated(config: Config, results: Path) -> None:
