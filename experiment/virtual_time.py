@@ -43,6 +43,13 @@ class _Call(asyncio.TimerHandle):
         self._repr = self._source_traceback = None
         self._when = when
 
+    def cancel(self) -> None:
+        """Do not call; see asyncio."""
+        if not self._cancelled:
+            self._cancelled = True
+            self._callback = self._args = None  # type: ignore[assignment]  # free what they hold
+            self._loop._timer_handle_cancelled(self)  # type: ignore[attr-defined]
+
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """A loop that starts at 0 s and whose time moves only from timer to timer.
