@@ -16,9 +16,8 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +95,7 @@ class NamespaceTestbed:
         prefix: what every name of a namespace or link begins with; at most 7 characters.
         network: an IPv4 network that is not in use here; this machine gets its first address.
         clients: how many client hosts.
+        environment: variables of whoever logs in.
 
     Raises:
         ConfigError: the prefix or the network cannot be used.
@@ -104,7 +104,12 @@ class NamespaceTestbed:
     __test__ = False  # no test class, whatever pytest takes its name for
 
     def __init__(
-        self, folder: Path, prefix: str = PREFIX, network: str = NETWORK, clients: int = 2
+        self,
+        folder: Path,
+        prefix: str = PREFIX,
+        network: str = NETWORK,
+        clients: int = 2,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         if not (prefix.isalnum() and len(prefix) <= 7):
             raise ConfigError(f"testbed prefix {prefix!r}: want up to 7 letters and digits")
@@ -116,6 +121,7 @@ class NamespaceTestbed:
             raise ConfigError(f"testbed network {network} is too small for {clients + 2} hosts")
         self.folder = folder.absolute()
         self.prefix = prefix
+        self._environment = environment or {}
         names = ["server", *(f"client-{i + 1}" for i in range(clients))]
         self.nodes = tuple(
             Node(name, f"{prefix}-{name}", str(self._network[i + 2]))
@@ -281,7 +287,11 @@ class NamespaceTestbed:
 
     def _start_sshd(self, node: Node) -> None:
         config = self.folder / f"{node.name}.sshd_config"
-        config.write_text(_SSHD.format(address=node.address, folder=self.folder, name=node.name))
+        lines = _SSHD.format(address=node.address, folder=self.folder, name=node.name)
+        if self._environment:
+            variables = (f"{key}={value}" for key, value in self._environment.items())
+            lines += f"SetEnv {' '.join(variables)}\n"
+        config.write_text(lines)
         log = self.folder / f"{node.name}.sshd.log"
         sshd = (_tool("sshd"), "-f", str(config), "-E", str(log))
         self.execute(node, "sh", "-c", _START_SSHD, "sh", *sshd)
@@ -350,7 +360,7 @@ def _shell(program: str, *arguments: str) -> str:
 
 def default_folder() -> Path:
     """Return where `make testbed` puts its files."""
-    return Path(tempfile.gettempdir(), f"jellyfish-testbed-{os.getuid()}")
+    return Path("/tmp", f"jellyfish-testbed-{os.getuid()}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

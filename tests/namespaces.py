@@ -52,11 +52,13 @@ def own_testbed(clients: int = 2) -> Iterator[NamespaceTestbed]:
         pytest.skip(f"no testbed of namespaces: {why}")
     _remove_stale()
     network = f"10.75.{random.randrange(256)}.0/24"
-    with (
-        tempfile.TemporaryDirectory(prefix="jellyfish-test-") as folder,
-        NamespaceTestbed(Path(folder, "testbed"), own_prefix(), network, clients) as testbed,
-    ):
-        yield testbed
+    with tempfile.TemporaryDirectory(prefix="jellyfish-test-") as folder:
+        # A folder of its own for locks: tests wait for no measurement, and none waits for them.
+        own = {"TMPDIR": folder}
+        with NamespaceTestbed(
+            Path(folder, "testbed"), own_prefix(), network, clients, own
+        ) as testbed:
+            yield testbed
 
 
 def inside(namespace: str, action: Callable[[], T]) -> T:

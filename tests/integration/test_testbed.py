@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
 
 from experiment import processes, testbed
+from experiment.host_file import read_hosts
 from experiment.testbed import NamespaceTestbed, namespaces
 from jellyfish.errors import ConfigError, RunError
+from scripts import scenario
+from tests.conftest import ROOT
 from tests.namespaces import own_prefix, own_testbed
+from tests.unit.test_house import config
 
 
 def links() -> list[str]:
@@ -55,6 +60,12 @@ def test_it_writes_a_hosts_file_that_experiments_read() -> None:
         assert [client["name"] for client in value["clients"]] == ["client-1"]
         assert value["clients"][0]["shaper"] == "tc"
         assert (made.folder / value["known_hosts"]).read_text().count("ssh-ed25519") == 2
+        read = read_hosts(made.hosts)
+        assert read.server.key == made.user_key
+        scenery = config("testbed.yaml")
+        assert scenery["hosts"] == str(testbed.default_folder() / "hosts.yaml")
+        cells = scenario.load({**scenery, "hosts": str(made.hosts)}, ROOT).cells.values()
+        assert Counter(cell.world for cell in cells) == {"measured": 3 * 2 + 1}
 
 
 def test_up_twice_changes_nothing_and_half_a_testbed_is_made_anew() -> None:
