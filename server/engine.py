@@ -72,7 +72,7 @@ class Engine:
         self._policy = policy
         self._on_health = on_health
         self._loop = asyncio.get_running_loop()
-        self._overhead = Overhead(policy.overhead_weight, policy.overhead_tail, policy.margin_ms)
+        self._overhead = Overhead(policy.overhead_weight, policy.overhead_tail)
         self._gpus = [
             Gpu(
                 index,

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 Adopt = Callable[[Plan, list[ClientHandle], list[Gpu]], None]
 
-MARGIN_MS = 2.0  # of the server's overhead where no policy says otherwise
+MARGIN_MS = 2.0  # of the server's overhead, beside dispatch there and back
 
 
 class Overhead:
@@ -29,11 +29,10 @@ class Overhead:
     Args:
         weight: of the newest value.
         tail: mean deviations added to the mean: what is late now and then is late then.
-        margin_ms: see `Policy.margin_ms`.
     """
 
-    def __init__(self, weight: float, tail: float = 0.0, margin_ms: float = MARGIN_MS) -> None:
-        self._weight, self._tail, self._margin_ms = weight, tail, margin_ms
+    def __init__(self, weight: float, tail: float = 0.0) -> None:
+        self._weight, self._tail = weight, tail
         self._mean_ms = 2.0  # both ways; the published start value is 1 ms each
         self._deviation_ms = 0.0
 
@@ -51,7 +50,7 @@ class Overhead:
     @property
     def ms(self) -> float:
         """What the scheduler reckons with."""
-        return self.dispatch_ms + self._margin_ms
+        return self.dispatch_ms + MARGIN_MS
 
 
 def problem_of(

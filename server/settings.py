@@ -57,7 +57,8 @@ class Settings:
         profile = self.profile
         reckoned = reckoned_profile(self.policy.server_budget, profile)
         object.__setattr__(self, "reckoned", reckoned)
-        object.__setattr__(self, "slo_share", slo_share(self.policy.server_budget))
+        share = slo_share(self.policy.server_budget) * self.policy.slo_stretch
+        object.__setattr__(self, "slo_share", share)
         object.__setattr__(self, "reckoned_bytes", tuple(reckoned.frame_bytes.tolist()))
         object.__setattr__(self, "input_px", tuple(int(px) for px in profile.input_px))
         object.__setattr__(self, "frame_bytes", tuple(profile.frame_bytes.tolist()))

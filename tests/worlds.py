@@ -24,6 +24,7 @@ from jellyfish.emulation import worker_seed
 from jellyfish.files.atomic import write_json
 from jellyfish.files.clip_detections import write_clip_detections
 from jellyfish.files.zoo import read_zoo
+from jellyfish.policy import Policy
 from jellyfish.protocol.jellyfish_pb2_grpc import add_JellyfishServicer_to_server
 from jellyfish.trace import Trace
 from server.devices import emulated_spec
@@ -54,6 +55,7 @@ def _session(
     transport: Transport,
     source: StoredSource,
     encode_ms: Callable[[], float],
+    serves: Policy,
     **asked: float,
 ) -> Session:
     number = int(asked.pop("number"))
@@ -61,6 +63,7 @@ def _session(
         client=number,
         name=f"client-{number}",
         encode_ms=encode_ms,
+        policy=serves,
         **asked,  # type: ignore[arg-type]
     )
     return Session(config, transport, source)
@@ -83,7 +86,7 @@ class VirtualWorld:
         self._links[number] = link
         encode_ms = self._scene.draws(self._scene.device_ms, f"device {number}")
         asked = {"number": number, "fps": fps, "slo_ms": slo_ms, "stream_s": stream_s}
-        return _session(link, self._source, encode_ms, **asked)
+        return _session(link, self._source, encode_ms, self._scene.policy, **asked)
 
     async def vanish(self, number: int) -> None:
         self._links[number].cut()
@@ -116,7 +119,7 @@ class RealWorld:
         await relay.start()
         transport = GrpcTransport(f"127.0.0.1:{relay.port}")
         asked = {"number": number, "fps": fps, "slo_ms": slo_ms, "stream_s": stream_s}
-        return _session(transport, self._source, float, **asked)
+        return _session(transport, self._source, float, self._scene.policy, **asked)
 
     async def vanish(self, number: int) -> None:
         await self.relays.pop(number).stop()
