@@ -22,13 +22,13 @@ from jellyfish.files.atomic import read_json
 from jellyfish.files.tables import read_table
 from jellyfish.trace import Trace, from_rates
 
-# Of equal parts the middle each: the mean is kept, and a single stall is no part of it.
-SHARES = (np.arange(100) + 0.5) / 100
+# The last thousandth is left out: a single stall is no part of a distribution.
+SHARES = (*(k / 20 for k in range(20)), 0.97, 0.98, 0.99, 0.995, 0.999)
 Times = NDArray[np.float64]
 
 
-def record(folders: Iterable[Path]) -> dict[str, dict[str, list[float]]]:
-    """Return {device: {name: quantiles in ms}} of measured runs, each in its directory.
+def record(folders: Iterable[Path]) -> dict[str, dict[str, list[list[float]]]]:
+    """Return {device: {name: [[share, quantile in ms], ...]}} of measured runs, by directories.
 
     Raises:
         DataError: a directory holds no measured run, or one without answers.
@@ -49,8 +49,9 @@ def record(folders: Iterable[Path]) -> dict[str, dict[str, list[float]]]:
     }
 
 
-def _quantiles(times: Times) -> list[float]:
-    return [round(float(ms), 2) for ms in np.quantile(times.clip(min=0), SHARES)]
+def _quantiles(times: Times) -> list[list[float]]:
+    found = np.quantile(times.clip(min=0), SHARES)
+    return [[share, round(float(ms), 2)] for share, ms in zip(SHARES, found, strict=True)]
 
 
 def _spent(folder: Path, frames: pa.Table) -> dict[str, Times]:

@@ -62,7 +62,18 @@ def test_seeds_differ_by_name_and_run() -> None:
     assert len(seeds) == 150
 
 
-@pytest.mark.parametrize("value", [[], [2, 1], -1, [0, float("nan")], "1 ms", None, ["x"]])
+def test_quantiles_may_have_their_shares() -> None:
+    made = charge([[0, 1], [0.9, 2], [0.99, 20]])
+    assert [made.at(share) for share in (0, 0.45, 0.9, 0.945, 0.99, 1)] == pytest.approx(
+        [1, 1.5, 2, 11, 20, 20]
+    )
+    assert made == charge(made) != charge([1, 2, 20])
+
+
+PAIRS = [[[0.1, 1], [1, 2]], [[0, 1], [0, 2]], [[0, 1], [1.1, 2]], [[0, 1], [1]], [[0, 2], [1, 1]]]
+
+
+@pytest.mark.parametrize("value", [[], [2, 1], -1, [0, float("nan")], "1 ms", None, ["x"], *PAIRS])
 def test_nonsense_is_no_charge(value: Any) -> None:
     with pytest.raises(ConfigError, match="charge"):
         charge(value)
@@ -134,8 +145,9 @@ def test_charges_are_recorded_from_runs(tmp_path: Path, capsys: pytest.CaptureFi
     recorded = yaml.safe_load((tmp_path / "charges.yaml").read_text())["cpu"]
     expected = {"device_ms": 3, "transport_ms": 2, "answer_ms": 0.5, "scheduler_ms": 4}
     for name, ms in expected.items():
-        assert recorded[name] == pytest.approx([ms] * len(recorded[name]), abs=1e-3)
-    assert mean(recorded["hand_over_ms"]) == pytest.approx(0.75, abs=0.01)
+        assert [found for _, found in recorded[name]] == [ms] * len(record_charges.SHARES)
+    hand_over = charge(recorded["hand_over_ms"])
+    assert [hand_over.at(share) for share in (0, 0.2, 0.8, 1)] == [0.7, 0.7, 0.8, 0.8]
     settings = {**SETTINGS, **{name: {"recorded": "charges.yaml"} for name in recorded}}
     assert charges_of(charge_settings(settings, "cpu", tmp_path))["device_ms"].at(0.5) == 3
 
