@@ -23,7 +23,7 @@ from experiment.remote_host import Owner, RemoteHost
 from experiment.remote_place import RemotePlace
 from experiment.shaping import RelayShaper, Shaper
 from experiment.ssh import Ssh
-from experiment.tc_shaping import TcShaper
+from experiment.tc_shaping import TcSettings, TcShaper
 from jellyfish.errors import JellyfishError, RunError
 
 T = TypeVar("T")
@@ -139,7 +139,8 @@ class Fleet:
 
     @staticmethod
     def _shaper(place: RemotePlace) -> Shaper:
-        return TcShaper(place) if place.host.spec.shaper == "tc" else RelayShaper()
+        spec = place.host.spec
+        return TcShaper(place, TcSettings(**spec.tc)) if spec.shaper == "tc" else RelayShaper()
 
     @property
     def address(self) -> str:

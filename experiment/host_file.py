@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ class HostSpec:
         python, conda: the environment that is there already; both None to have one made.
         interface: of the network between clients and server.
         shaper: who shapes the uplinks of clients there: relay or tc.
+        tc: how tc does, where not as usual (see `experiment.tc_shaping.TcSettings`).
         client_address, listen: where clients reach a server, and where it listens.
     """
 
@@ -41,13 +43,15 @@ class HostSpec:
     conda: str | None = None
     interface: str | None = None
     shaper: str = "relay"
+    tc: Mapping[str, Any] = field(default_factory=dict)
     client_address: str | None = None
     listen: str | None = None
 
     def settings(self) -> dict[str, Any]:
         """Return what a result depends on: the machine, not the way to it."""
         names = ("address", "interface", "shaper", "client_address")
-        return {name: getattr(self, name) for name in names}
+        found = {name: getattr(self, name) for name in names}
+        return {**found, "tc": dict(self.tc)} if self.tc else found
 
 
 @dataclass(frozen=True, kw_only=True)

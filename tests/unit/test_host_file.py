@@ -56,6 +56,8 @@ def test_the_example_is_one(tmp_path: Path) -> None:
         (changed(server={"password": "x"}), r"server: unknown key 'password'; there are: address"),
         (changed(first={"port": "x"}), r"clients\[0\]\.port: 'x' is not of type 'integer'"),
         (changed(first={"shaper": "magic"}), r"clients\[0\]\.shaper: 'magic' is not one of"),
+        (changed(first={"tc": {"leaf": "fq"}}), r"clients\[0\]\.tc\.leaf: 'fq' is not one of"),
+        (changed(first={"tc": {"first_port": 99}}), r"clients\[0\]\.tc\.first_port: 99 is"),
         (changed(first={"work": "w"}), r"clients\[0\]\.work: 'w' does not match"),
         (changed(first={"name": "b"}), r"two hosts are named 'b'; give each"),
         (changed(first={"name": "server"}), r"two hosts are named 'server'"),
@@ -84,14 +86,15 @@ def test_runs_on_other_machines_are_other_runs_of_the_same_seeds(tmp_path: Path)
     config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
     cell = grid.cells(config)[0]
     other = changed(first={"shaper": "relay"})
+    coarse = changed(first={"tc": {"leaf": "htb"}})
     reached_differently = changed(first={"user": "me", "port": 2222, "work": "/elsewhere"})
     found = []
-    for i, value in enumerate((HOSTS, other, reached_differently)):
+    for i, value in enumerate((HOSTS, other, reached_differently, coarse)):
         (tmp_path / str(i)).mkdir()
         hosts = str(written(tmp_path / str(i), value))
         found.append(grid.runs({**config, "hosts": hosts}, cell)[0])
     here = grid.runs(config, cell)[0]
-    assert len({here.key, found[0].key, found[1].key}) == 3
+    assert len({here.key, found[0].key, found[1].key, found[3].key}) == 4
     assert found[0].key == found[2].key
     assert {run.seed for run in found} == {here.seed}
 
