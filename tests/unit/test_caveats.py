@@ -14,6 +14,8 @@ from experiment import grid, provenance
 from experiment.paths import profile_folder, run_folder
 from jellyfish.errors import DataError
 from jellyfish.files.provenance import Provenance, read_provenance, write_provenance
+from jellyfish.files.tables import write_frames
+from jellyfish.records import FrameRow, Outcome
 from scripts import caveats
 
 
@@ -104,9 +106,28 @@ def test_the_error_of_the_size_rule_is_printed(tmp_path: Path) -> None:
         "sent_px,dnn_px,f1_scaled_up,f1_rule,error\n"
         "128,224,0.1100,0.1000,-0.0100\n320,416,0.7000,0.6580,-0.0420\n"
     )
-    page = caveats.html([], 3, [rule])
-    assert "<b>This errs by at most 0.042 F1</b>" in page
+    page = caveats.html([], 3, [rule], small=0.123)
+    assert "12.3 % of the answered frames here" in page
+    assert "F1 comes out up to 0.042 too low</b>" in page
     assert "<td>320</td><td>416</td><td>0.700</td><td>0.658</td><td>-0.042</td>" in page
     rule.write_text("no,table\n")
     with pytest.raises(DataError, match=r"size_rule\.csv is no table"):
         caveats.html([], 3, [rule])
+
+
+def test_frames_that_were_sent_small_are_counted(config: dict[str, Any], tmp_path: Path) -> None:
+    config["devices"]["cpu"] = {"kind": "emulated", "profile": "synthetic", "max_batch": 2}
+    sent = [(128, Outcome.OK), (320, Outcome.OK), (128, Outcome.LATE), (320, Outcome.OK)]
+    rows = [
+        FrameRow(
+            client=0, frame=k, clip_frame=k, fps=5, slo_ms=100, capture_s=k / 5,
+            outcome=outcome, px_sent=px, dnn_px=320,
+        )
+        for k, (px, outcome) in enumerate(sent)
+    ]  # fmt: skip
+    for run in (run for cell in grid.cells(config) for run in grid.runs(config, cell)):
+        run_folder(run.key, tmp_path).mkdir(parents=True)
+        write_frames(run_folder(run.key, tmp_path) / "frames.parquet", rows)
+    assert caveats.share_sent_small(config, tmp_path) == pytest.approx(1 / 3)
+    config["devices"]["cpu"] = {"kind": "onnxruntime"}
+    assert caveats.share_sent_small(config, tmp_path) == 0.0
