@@ -52,14 +52,15 @@ class Policy:
             an overdue acknowledgement already tells).
         server_quantile: clients that look ahead expect the server to take this quantile of what
             it took over the last second.
-        bandwidth_margin: deviations of the bandwidth that clients who look ahead keep in hand.
+        bandwidth_margin: of the bandwidth's mean change from second to second, how many times
+            clients who look ahead keep it in hand.
         skip_hopeless: clients do not send what cannot arrive in time.
     """
 
     name: str
     solver: str = "jellyfish"
     server_budget: str = "per_dnn"
-    slo_stretch: float = 1.08
+    slo_stretch: float = 1.06
     bandwidth_window_s: float = 0.3
     server_steps_down: bool = False
     queue_order: str = "edf"
@@ -76,7 +77,7 @@ class Policy:
     backoff: str = "in_time"
     estimator: str = "quick"
     server_quantile: float = 0.9
-    bandwidth_margin: float = 0.0
+    bandwidth_margin: float = 1.5
     skip_hopeless: bool = True
 
 
@@ -97,6 +98,7 @@ PAPER = Policy(
     overhead_tail=0.0,
     backoff="best",
     estimator="filter",
+    bandwidth_margin=0.0,
     skip_hopeless=False,
 )
 """Everything as published (RTSS 2022)."""
@@ -140,6 +142,7 @@ _CHANGES: tuple[tuple[str, str], ...] = (
     ("plans count on less than the worst", "slo_stretch"),
     ("client counts its backlog", "backoff"),
     ("quick estimate", "estimator"),
+    ("headroom for a changing network", "bandwidth_margin"),
     ("shorter window", "bandwidth_window_s"),
     ("client skips the hopeless", "skip_hopeless"),
     ("client alone steps down", "server_steps_down"),

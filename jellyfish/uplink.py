@@ -20,6 +20,7 @@ _MIN_LINK_MS = 0.05  # a clock's grain: a faster link cannot be told apart
 _OVERDUE_MS = 2.0  # an acknowledgement this late says nothing yet
 _OVERDUE_SHARE = 0.25  # an overdue frame is expected to take so much longer than it has already
 _TRUST_IN_RISE = 0.5  # a fall is believed at once
+_LOOK_S = 1.0  # changes are told from second to second: frames in between see the same network
 _STEADY = 0.9  # weight of the past in the mean change
 
 
@@ -44,7 +45,7 @@ class Estimator(Protocol):
 
     @property
     def change(self) -> float:
-        """Mean relative change from frame to frame."""
+        """Mean relative change of late, from one second to the next."""
 
 
 class Filtered:
@@ -73,6 +74,7 @@ class Quick:
         self.kbps = INITIAL_KBPS
         self.change = 0.0
         self._known = False
+        self._seen: tuple[float, float] | None = None  # when, and what the estimate was
 
     def take(self, sent: _Sent, network_ms: float, link_ms: float) -> None:
         """Take the time on the link alone."""
@@ -80,9 +82,17 @@ class Quick:
         if not self._known:
             self.kbps, self._known = kbps, True
             return
-        change = abs(kbps - self.kbps) / max(kbps, self.kbps)
-        self.change += (1 - _STEADY) * (change - self.change)
         self.kbps += (kbps - self.kbps) * (_TRUST_IN_RISE if kbps > self.kbps else 1.0)
+        self._look(sent.at_s)
+
+    def _look(self, now_s: float) -> None:
+        if self._seen is None:
+            self._seen = now_s, self.kbps
+        elif now_s - self._seen[0] >= _LOOK_S:
+            before = self._seen[1]
+            change = abs(self.kbps - before) / max(self.kbps, before)
+            self.change += (1 - _STEADY) * (change - self.change)
+            self._seen = now_s, self.kbps
 
     def at_most(self, kbps: float) -> float:
         """Return the lower of the two."""

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-F1, MISSES = "f1_strict_all", "miss_rate"
+F1, MISSES = "f1", "miss_rate"
+COUNTS = TP, FP, FN = "tp_strict_all", "fp_strict_all", "fn_strict_all"
 CASE = ("trace", "group", "slo", "fps", "clip", "repetition")  # what policies are compared on
-COLUMNS = (*CASE, "policy", "frames", F1, MISSES)
+COLUMNS = (*CASE, "policy", "frames", "ok", *COUNTS)
 
 
 def comparable(rows: pd.DataFrame, policies: Sequence[str]) -> pd.DataFrame:
@@ -25,11 +26,12 @@ def comparable(rows: pd.DataFrame, policies: Sequence[str]) -> pd.DataFrame:
 def by_repetition(rows: pd.DataFrame) -> pd.DataFrame:
     """Return F1 and miss rate (columns) by trace, policy and repetition (index).
 
-    Each is the mean over cells and clips, weighted by their frames (so misses are pooled).
+    Both are pooled over cells and clips: worked out from sums of detections and frames.
     """
-    weighted = rows[[F1, MISSES]].mul(rows["frames"], axis=0)
-    keys = [rows[name] for name in ("trace", "policy", "repetition")]
-    return weighted.groupby(keys).sum().div(rows["frames"].groupby(keys).sum(), axis=0)
+    sums = rows.groupby(["trace", "policy", "repetition"])[["frames", "ok", *COUNTS]].sum()
+    double = 2 * sums[TP]
+    f1, misses = double / (double + sums[FP] + sums[FN]), 1 - sums["ok"] / sums["frames"]
+    return pd.DataFrame({F1: f1, MISSES: misses})
 
 
 def spread(values: pd.Series[float]) -> tuple[float, tuple[float, float]]:
@@ -42,7 +44,7 @@ def note(rows: pd.DataFrame) -> list[str]:
     """Return small print: what the points of `rows` are means of."""
     repetitions = rows["repetition"].nunique()
     cases = rows.groupby(["trace", "policy"]).size().max()
-    parts = [f"F1 strict, over all frames captured; means over {cases} runs a point"]
+    parts = [f"F1 strict, over all frames captured; {cases} runs pooled a point"]
     if repetitions > 1:
         parts.append(f"bars: least to most of {repetitions} repetitions")
     return parts

@@ -72,20 +72,22 @@ def test_policies_are_compared_on_the_cases_that_all_have(tmp_path: Path) -> Non
     assert len(without) == 4 * (len(POLICIES) - 1)
 
 
-def test_misses_are_pooled_over_frames() -> None:
+def test_misses_and_detections_are_pooled() -> None:
     rows = pd.DataFrame(
         {
             "trace": "lte",
             "policy": "paper",
             "repetition": [0, 0, 1],
             "frames": [100, 300, 50],
-            pooled.MISSES: [0.2, 0.0, 0.4],
-            pooled.F1: [0.5, 0.9, 0.7],
+            "ok": [80, 300, 30],
+            pooled.TP: [10, 90, 7],
+            pooled.FP: [5, 5, 2],
+            pooled.FN: [15, 5, 4],
         }
     )
     values = pooled.by_repetition(rows).loc["lte"].loc["paper"]
     assert values[pooled.MISSES].tolist() == pytest.approx([0.05, 0.4])
-    assert values[pooled.F1].tolist() == pytest.approx([0.8, 0.7])
+    assert values[pooled.F1].tolist() == pytest.approx([200 / 230, 0.7])
     mean, (below, above) = pooled.spread(values[pooled.MISSES])
     assert (mean, below, above) == pytest.approx((0.225, 0.175, 0.175))
 
