@@ -12,13 +12,13 @@ import numpy as np
 from jellyfish.profile import FloatArray
 from jellyfish.scheduling.kernels.arrays import CROWD, Ints, Scratch, State, Task
 from jellyfish.scheduling.kernels.describing import describe
-from jellyfish.scheduling.kernels.searching import RUINED, advance, begin
+from jellyfish.scheduling.kernels.searching import RUINED, advance, begin, keep
 from jellyfish.scheduling.placing import as_now, place
 from jellyfish.scheduling.problem import Budget, Plan, Problem
 from jellyfish.scheduling.staying import Group
 
-EFFORT = 400  # steps unless told; a pair of GPUs planned anew is one
-STEPS_AT_ONCE = 20  # between two looks at the clock
+EFFORT = 1000  # steps unless told; a pair of GPUs planned anew is one
+STEPS_AT_ONCE = 50  # between two looks at the clock
 HUNDREDTHS = 100.0
 CLOSE = 1e-12  # relative; what rounding may add to a sum of frame rates
 
@@ -73,33 +73,40 @@ def warm() -> None:
 
 
 def _run(task: Task, gpus: int, seed: int, budget: Budget) -> State:
-    clients = len(task.weight)
-    scratch = _scratch(task.capacity.size, clients)
-    state = State(
+    scratch = _scratch(task.capacity.size, len(task.weight))
+    state, best = _state(task, gpus, seed), _state(task, gpus, seed)
+    begin(task, state, best, scratch)
+    if callable(budget):
+        while budget() and not advance(task, state, best, STEPS_AT_ONCE, scratch):
+            pass
+    else:
+        advance(task, state, best, EFFORT if budget is None else budget, scratch)
+    keep(task, state, best)
+    return best
+
+
+def _state(task: Task, gpus: int, seed: int) -> State:
+    clients, types = len(task.weight), task.capacity.shape
+    return State(
         members=np.empty((gpus, clients), np.int64),
         filled=np.zeros(gpus, np.int64),
         dnn=np.zeros(gpus, np.int64),
+        bits=np.empty((gpus, *types), np.int64),
+        load=np.empty((gpus, *types), np.int64),
         loss=np.zeros(gpus),
         changed=np.zeros(gpus, np.int64),
         waiting=np.zeros(clients + 1, np.int64),
         worth=np.zeros(len(task.kinds.weight)),
-        numbers=np.zeros(3),
+        numbers=np.zeros(4),
         order=np.zeros(gpus + 2, np.int64),
         random=np.array([(seed * 0x9E3779B97F4A7C15 + 1) & 0x3FFFFFFFFFFFFFFF | 1]),
     )
-    begin(task, state, scratch)
-    if callable(budget):
-        while budget() and not advance(task, state, STEPS_AT_ONCE, scratch):
-            pass
-    else:
-        advance(task, state, EFFORT if budget is None else budget, scratch)
-    return state
 
 
 def _scratch(offers: int, clients: int) -> Scratch:
-    who, sizes, bits, have, take, best, keep = np.zeros((7, CROWD + 2), np.int64)
-    plans = np.zeros((offers, 4), np.int64), np.zeros((RUINED, clients + 2), np.int64)
-    return Scratch(who, sizes, bits, have, take, best, keep, *plans)
+    who, line, sizes, bits, have, take, best, kept = np.zeros((8, CROWD + 2), np.int64)
+    plans = np.zeros((offers, 5), np.int64), np.zeros((RUINED, clients + 2), np.int64)
+    return Scratch(who, line, sizes, bits, have, take, best, kept, *plans)
 
 
 def _task(problem: Problem, served: Ints, order: Ints) -> Task:

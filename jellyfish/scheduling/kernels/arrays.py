@@ -62,14 +62,16 @@ class State(NamedTuple):
     """A plan under way.
 
     Args:
-        members: (G, C) clients of each GPU, the first `filled[g]` of a row.
+        members: (G, C) clients of each GPU, the first `filled[g]` of a row, largest rate first.
         filled: (G,) how many.
         dnn: (G,) what it runs.
+        bits: (G, M, B + 1) which of its clients, by place, DNN m can serve in batches of b.
+        load: (G, M, B + 1) their frame rates together.
         loss: (G,) what it falls short of the bound that prices allow.
         changed: (G,) when it last changed, on the clock of pairs looked at.
         waiting: (C + 1,) clients without a GPU, and in the last place their number.
         worth: (K,) of a unit of each kind of client, at the price `numbers[0]` of a GPU.
-        numbers: the price, the clock, and the bound.
+        numbers: the price, the clock, the bound, and how many starts there were.
         order: (G,) in which pairs are looked at; then the two places that are next.
         random: (1,) state of the generator.
     """
@@ -77,6 +79,8 @@ class State(NamedTuple):
     members: Ints
     filled: Ints
     dnn: Ints
+    bits: Ints
+    load: Ints
     loss: Floats
     changed: Ints
     waiting: Ints
@@ -90,6 +94,7 @@ class Scratch(NamedTuple):
     """Room to work in: rows of CROWD (+ 2) numbers, and of one per DNN and batch size."""
 
     who: Ints
+    line: Ints
     sizes: Ints
     bits: Ints
     have: Ints

@@ -13,7 +13,7 @@ import numpy as np
 
 from jellyfish.scheduling.kernels.arrays import NEAR, Floats, Ints, Kinds, State, Task
 from jellyfish.scheduling.kernels.compiling import compiled
-from jellyfish.scheduling.kernels.pairs import subset
+from jellyfish.scheduling.kernels.pairs import index, subset
 
 EXHAUSTED = 1e30  # the price of GPUs when there are too few for everybody
 FITTING = 0.02  # of a GPU's price may be lost by it without asking everybody anew
@@ -227,10 +227,11 @@ def _fullest(task: Task, asked: Ints) -> tuple[int, int, float]:
 
 
 @compiled
-def _hand_over(state: State, bag: Bag, g: int, some: Ints, many: int) -> None:
+def _hand_over(kinds: Kinds, state: State, bag: Bag, g: int, some: Ints, many: int) -> None:
     """Move clients, so many of each kind, from the bag to GPU g."""
     filled = 0
-    for a in range(many):
+    order = np.argsort(-kinds.weight[some[:many, 0]])
+    for a in order:
         k, count = some[a, 0], some[a, 1]
         bag.left[k] -= count
         bag.size[1] -= count
@@ -271,6 +272,7 @@ def build(
     for g in range(len(gpus)):
         if bag.size[1] == 0:
             state.filled[gpus[g]] = 0
+            index(task, state, gpus[g])
             continue
         if stale:
             room = max(0.4, len(gpus) - g - spare)
@@ -293,7 +295,8 @@ def build(
                 stale = False  # the others' wishes still hold
                 break
         state.dnn[gpus[g]] = dnn
-        _hand_over(state, bag, gpus[g], best, many)
+        _hand_over(task.kinds, state, bag, gpus[g], best, many)
+        index(task, state, gpus[g])
     n = 0
     for a in range(bag.size[0]):
         i = bag.head[bag.kinds[a]]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from jellyfish.scheduling.kernels.arrays import CROWD, NEAR, Ints, Scratch, State, Task
 from jellyfish.scheduling.kernels.compiling import compiled
 
@@ -53,58 +51,89 @@ def _ones(x: int) -> int:
 
 
 @compiled
-def _gather(task: Task, state: State, g: int, h: int, extra: int, s: Scratch) -> tuple[int, int]:
-    """Collect the clients of two GPUs, largest first; return how many, and of how many sizes."""
-    n = 0
-    for a in range(state.filled[g]):
-        s.who[n] = state.members[g, a]
-        n += 1
-    if h != g:
-        for a in range(state.filled[h]):
-            s.who[n] = state.members[h, a]
-            n += 1
-    if extra >= 0:
-        s.who[n] = extra
-        n += 1
-    for a in range(1, n):
-        i, c = s.who[a], a
-        while c > 0 and task.weight[s.who[c - 1]] < task.weight[i]:
-            s.who[c] = s.who[c - 1]
-            c -= 1
-        s.who[c] = i
-    kinds = 0
-    for a in range(n):
-        size = task.weight[s.who[a]]
-        if kinds == 0 or s.sizes[kinds - 1] != size:
-            s.sizes[kinds], s.bits[kinds] = size, 0
-            kinds += 1
-        s.bits[kinds - 1] |= 1 << a
-    return n, kinds
+def index(task: Task, state: State, g: int) -> None:
+    """Note which clients of GPU g each DNN and batch size could serve, and their frame rates."""
+    count, batches = state.filled[g], task.capacity.shape[1]
+    if count > CROWD:
+        return
+    bits, load = state.bits[g], state.load[g]
+    bits[:] = 0
+    load[:] = 0
+    for a in range(count):
+        i = state.members[g, a]
+        for m in range(bits.shape[0]):
+            bits[m, task.batch[i, m]] |= 1 << a
+            load[m, task.batch[i, m]] += task.weight[i]
+    for m in range(bits.shape[0]):
+        for b in range(batches - 2, 0, -1):
+            bits[m, b] |= bits[m, b + 1]
+            load[m, b] += load[m, b + 1]
 
 
 @compiled
-def _offers(task: Task, n: int, s: Scratch) -> int:
-    """List what a GPU could be to `n` clients, most accurate first; return how many.
+def _gather(task: Task, state: State, g: int, h: int, extra: int, s: Scratch) -> tuple[int, int]:
+    """Collect the clients of two GPUs; return how many, and of how many frame rates.
 
-    Rows of `s.offers`: DNN, capacity, bits of whom it can serve, and the sum of their rates.
+    `s.who` has those of g, then of h, then the extra one; `s.line` their places in it, by frame
+    rate, largest first, as they stand on each GPU already.
+    """
+    first, n = state.filled[g], state.filled[g]
+    s.who[:n] = state.members[g, :n]
+    if h != g:
+        n += state.filled[h]
+        s.who[first:n] = state.members[h, : n - first]
+    a, b, kinds, last = 0, first, 0, -1
+    extra_weight = -1
+    if extra >= 0:
+        s.who[n] = extra
+        extra_weight = task.weight[extra]
+    for c in range(n + (extra >= 0)):
+        at, size = n, extra_weight
+        if a < first and task.weight[s.who[a]] >= size:
+            at, size = a, task.weight[s.who[a]]
+        if b < n and task.weight[s.who[b]] > size:
+            at, size = b, task.weight[s.who[b]]
+        if at == n:
+            extra_weight = -1
+        elif at < first:
+            a += 1
+        else:
+            b += 1
+        s.line[c] = at
+        if size != last:
+            s.sizes[kinds], s.bits[kinds], last = size, 0, size
+            kinds += 1
+        s.bits[kinds - 1] |= 1 << at
+    return n + (extra >= 0), kinds
+
+
+@compiled
+def _offers(task: Task, state: State, g: int, h: int, extra: int, s: Scratch) -> int:
+    """List what a GPU could be to the clients of two, most accurate first; return how many.
+
+    Rows of `s.offers`: DNN, capacity, bits of whom it can serve, the sum of their rates, and the
+    largest capacity so far.
     """
     dnns, batches = task.capacity.shape
-    found = 0
-    at, load = np.empty(batches, np.int64), np.empty(batches, np.int64)
+    first = state.filled[g]
+    n = first + state.filled[h]
+    found, most = 0, 0
     for m in range(dnns - 1, -1, -1):
-        at[:] = 0
-        load[:] = 0
-        for a in range(n):
-            b = task.batch[s.who[a], m]
-            at[b] |= 1 << a
-            load[b] += task.weight[s.who[a]]
-        bits, total = 0, 0
+        before = 0
         for b in range(batches - 1, 0, -1):
-            if at[b]:
-                bits |= at[b]
-                total += load[b]
+            bits, load = state.bits[g, m, b], state.load[g, m, b]
+            if h != g:
+                bits |= state.bits[h, m, b] << first
+                load += state.load[h, m, b]
+            if extra >= 0 and task.batch[extra, m] >= b:
+                bits |= 1 << (first if h == g else n)
+                load += task.weight[extra]
+            if bits != before:
+                before = bits
+                most = max(most, task.capacity[m, b])
                 s.offers[found, 0], s.offers[found, 1] = m, task.capacity[m, b]
-                s.offers[found, 2], s.offers[found, 3] = bits, total
+                s.offers[found, 2], s.offers[found, 3] = bits, load
+                s.offers[found, 4] = most
                 found += 1
     return found
 
@@ -128,6 +157,19 @@ def _load(task: Task, state: State, g: int) -> int:
     for a in range(state.filled[g]):
         load += task.weight[state.members[g, a]]
     return load
+
+
+@compiled
+def _first_with_room(s: Scratch, x: int, offers: int, need: int) -> int:
+    """Return the first offer from x on whose capacity, or that of one before, is `need`."""
+    low, high = x, offers
+    while low < high:
+        middle = (low + high) // 2
+        if s.offers[middle, 4] >= need:
+            high = middle
+        else:
+            low = middle + 1
+    return low
 
 
 @compiled
@@ -157,10 +199,12 @@ def _search(
         most = min(room, can_load)
         if task.accuracy[dnn] * total < worth - near:
             break
-        for y in range(x, offers):
+        for y in range(_first_with_room(s, x, offers, total - most), offers):
             other = task.accuracy[s.offers[y, 0]]
             if task.accuracy[dnn] * most + other * (total - most) < worth - near:
                 break
+            if most == total and y > x:
+                break  # the first serves all; whatever the second is
             must = total - s.offers[y, 3]  # who cannot go to the second
             other_room = 0 if lonely else s.offers[y, 1]
             if must > room or total - can_load > other_room or room + other_room < total:
@@ -189,7 +233,8 @@ def _settle(task: Task, state: State, g: int, h: int, x: int, y: int, n: int, s:
     can, other_can = s.offers[x, 2], s.offers[y, 2]
     state.dnn[h], state.dnn[g] = s.offers[y, 0], s.offers[x, 0]
     here, there, kind = 0, 0, 0
-    for a in range(n):
+    for c in range(n):
+        a = s.line[c]
         while s.bits[kind] >> a & 1 == 0:
             kind += 1
         to_first = other_can >> a & 1 == 0
@@ -222,9 +267,11 @@ def replan(task: Task, state: State, g: int, h: int, extra: int, s: Scratch) -> 
         if not lonely:
             worth += task.accuracy[state.dnn[h]] * _load(task, state, h)
     n, kinds = _gather(task, state, g, h, extra, s)
-    offers = _offers(task, n, s)
+    offers = _offers(task, state, g, h, extra, s)
     x, y, _ = _search(task, n, kinds, offers, worth, spread, lonely, s)
     if x < 0:
         return False
     _settle(task, state, g, h, x, y, n, s)
+    index(task, state, g)
+    index(task, state, h)
     return True

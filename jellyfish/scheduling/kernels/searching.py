@@ -1,17 +1,23 @@
-"""The search: a first plan, pairs of GPUs planned anew, and a few emptied and filled again."""
+"""The search: plans from several starts, pairs of GPUs planned anew, a few emptied and refilled.
+
+A start fills all GPUs one by one; then every two GPUs are planned anew until no two can do better.
+Where that ends depends on the start, so there are some, with other prices and by chance; the best
+of them is kept, and then improved three GPUs at a time.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from jellyfish.scheduling.kernels.arrays import NEAR, Ints, Scratch, State, Task
+from jellyfish.scheduling.kernels.arrays import CROWD, NEAR, Ints, Scratch, State, Task
 from jellyfish.scheduling.kernels.building import bagged, build, draw, price
 from jellyfish.scheduling.kernels.compiling import compiled
-from jellyfish.scheduling.kernels.pairs import replan
+from jellyfish.scheduling.kernels.pairs import index, replan
 
-RUIN_STEPS = 10  # what that costs, in pairs
 RUINED = 3  # GPUs that are emptied and filled anew together
-SPARE = 0.3  # of a GPU, kept free by prices in the first plan
+RUIN_STEPS = 20  # what that costs, in pairs of GPUs planned anew
+START_STEPS = 3  # what a start costs per GPU
+STARTS = 16
 
 
 @compiled
@@ -32,7 +38,7 @@ def _touch(task: Task, state: State, g: int, later: int) -> None:
 
 
 @compiled
-def begin(task: Task, state: State, s: Scratch) -> None:
+def begin(task: Task, state: State, best: State, s: Scratch) -> None:
     """Make the first plan, and the bound that prices allow."""
     clients, gpus = len(task.weight), len(state.filled)
     ids = np.arange(clients)
@@ -44,12 +50,27 @@ def begin(task: Task, state: State, s: Scratch) -> None:
     for a in range(bag.size[0]):
         k = bag.kinds[a]
         state.numbers[2] += task.kinds.weight[k] * bag.left[k] * bag.worth[k]
-    left = build(task, state, ids, clients, np.arange(gpus), SPARE, 4, 0.0)
+    state.waiting[clients] = best.waiting[clients] = clients + 1  # worse than any plan
+    best.numbers[:] = state.numbers
+    _start(task, state, best, s)
+
+
+@compiled
+def _start(task: Task, state: State, best: State, s: Scratch) -> None:
+    """Make a plan from nothing; keep the one there was if it is the best so far."""
+    keep(task, state, best)
+    clients, gpus, now = len(task.weight), len(state.filled), int(state.numbers[3])
+    spare, tries, noise = 0.0, 4, 0.0
+    if now > 0:
+        spare, tries = 0.15 * draw(state.random, 4), 1 + draw(state.random, 4)
+        noise = 1.0 + draw(state.random, 5)
+    ids = np.arange(clients)
+    left = build(task, state, ids, clients, np.arange(gpus), spare, tries, noise)
     for g in range(gpus):
         _weigh(task, state, g)
     state.order[:gpus] = np.argsort(-state.loss)
     state.order[gpus], state.order[gpus + 1] = 0, 0
-    state.numbers[1] = gpus * (gpus - 1) // 2
+    state.numbers[1] += gpus * (gpus - 1) // 2
     state.changed[:] = int(state.numbers[1]) + 1
     by_weight = np.argsort(task.weight[ids[:left]])
     waiting = 0
@@ -61,6 +82,31 @@ def begin(task: Task, state: State, s: Scratch) -> None:
     state.waiting[clients] = waiting
     if gpus == 1 and replan(task, state, 0, 0, -1, s):  # there is no pair that would be
         _touch(task, state, 0, 1)
+    state.numbers[3] += 1
+
+
+@compiled
+def keep(task: Task, state: State, best: State) -> None:
+    """Copy the plan to `best` if it serves more clients, or as many with more accuracy."""
+    clients, gpus = len(task.weight), len(state.filled)
+    waiting, least = state.waiting[clients], best.waiting[clients]
+    if waiting > least:
+        return
+    if waiting == least:
+        every = np.arange(gpus)
+        if waiting > clients or _earned(task, state, every) <= _earned(task, best, every):
+            return
+    _copy(state, best)
+
+
+@compiled
+def _copy(state: State, to: State) -> None:
+    clients = len(state.waiting) - 1
+    to.filled[:], to.dnn[:], to.loss[:] = state.filled, state.dnn, state.loss
+    for g in range(len(state.filled)):
+        to.members[g, : state.filled[g]] = state.members[g, : state.filled[g]]
+    waiting = state.waiting[clients]
+    to.waiting[:waiting], to.waiting[clients] = state.waiting[:waiting], waiting
 
 
 @compiled
@@ -69,6 +115,9 @@ def _insert(task: Task, state: State, client: int, gpus: Ints, s: Scratch) -> bo
     n = len(gpus)
     for a in range(n):
         g, h = gpus[a], gpus[(a + 1) % n]
+        if state.filled[g] >= CROWD // 2 and _squeeze(task, state, int(g), client):
+            _touch(task, state, g, 1)
+            return True
         if replan(task, state, g, h, client, s):
             _touch(task, state, g, 1)
             _touch(task, state, h, 1)
@@ -77,8 +126,32 @@ def _insert(task: Task, state: State, client: int, gpus: Ints, s: Scratch) -> bo
 
 
 @compiled
-def advance(task: Task, state: State, steps: int, s: Scratch) -> int:
-    """Improve the plan by so many steps; return how many were not needed."""
+def _squeeze(task: Task, state: State, g: int, client: int) -> bool:
+    """Add a client to a crowded GPU if there is room without any change."""
+    m, load = state.dnn[g], task.weight[client]
+    batch, place = task.batch[client, m], 0
+    for a in range(state.filled[g]):
+        i = state.members[g, a]
+        batch = min(batch, task.batch[i, m])
+        load += task.weight[i]
+        if task.weight[i] >= task.weight[client]:
+            place = a + 1
+    if load > task.capacity[m, batch]:
+        return False
+    for a in range(state.filled[g], place, -1):
+        state.members[g, a] = state.members[g, a - 1]
+    state.members[g, place] = client
+    state.filled[g] += 1
+    index(task, state, g)
+    return True
+
+
+@compiled
+def advance(task: Task, state: State, best: State, steps: int, s: Scratch) -> int:
+    """Improve the plan by so many steps; return how many were not needed.
+
+    `best` is the best plan of the starts before this one.
+    """
     clients, gpus = len(task.weight), len(state.filled)
     while steps > 0:
         g, h = _next_pair(state)
@@ -89,6 +162,15 @@ def advance(task: Task, state: State, steps: int, s: Scratch) -> int:
             steps -= 1
         elif state.waiting[clients] == 0 and gpus < 3:
             break  # one pair is all there is
+        elif state.numbers[3] < STARTS:
+            _start(task, state, best, s)
+            steps -= START_STEPS * gpus
+        elif state.numbers[3] == STARTS:
+            keep(task, state, best)
+            _copy(best, state)
+            for g in range(gpus):
+                index(task, state, g)
+            state.numbers[3] += 1
         else:
             _ruin(task, state, s)
             steps -= RUIN_STEPS
@@ -182,6 +264,7 @@ def _ruin(task: Task, state: State, s: Scratch) -> None:
         for k, g in enumerate(picked):
             state.dnn[g], state.filled[g] = s.saved[k, 0], s.saved[k, 1]
             state.members[g, : state.filled[g]] = s.saved[k, 2 : 2 + state.filled[g]]
+            index(task, state, int(g))
     if missing < invited or (missing == invited and better > NEAR * earned):
         for gpu in picked:
             _touch(task, state, int(gpu), 1)
