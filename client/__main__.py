@@ -24,12 +24,14 @@ from jellyfish.files.detections import image_id, write_coco
 from jellyfish.files.tables import write_frames
 
 _GO_POLL_S = 0.02
+_TELL_S = 2.0
 
 DESCRIPTION = """\
 Stream a clip to a Jellyfish server at a fixed frame rate, through a relay that follows a
 bandwidth trace where the job names one. With N the client's number, it writes into out_dir:
 
   client-N.ready.json       once clip and relay are up; it then waits for a file `go`
+  client-N.progress.json    every 2 s: frames with an outcome, and how many are not ok
   client-N.frames.parquet   one row a captured frame
   client-N.detections.json  what came back, in COCO results format
   client-N.json             counts, bytes through the relay, times
@@ -71,7 +73,7 @@ class Client:
             await self._wait_for_start()
             self._session = Session(self._config, transport, self._source)
             if not self._stopped.is_set():
-                await self._session.run()
+                await self._stream(self._session)
         finally:
             self._source.close()
             if self._relay is not None:
@@ -80,6 +82,19 @@ class Client:
                 self._write(self._session, report)
         if self._session.gone:
             raise RunError(self._session.gone)
+
+    async def _stream(self, session: Session) -> None:
+        telling = asyncio.create_task(self._tell(session))
+        try:
+            await session.run()
+        finally:
+            telling.cancel()
+
+    async def _tell(self, session: Session) -> None:
+        """Let whoever watches the run know how it goes."""
+        while True:
+            await asyncio.sleep(_TELL_S)
+            write_json(self._job.path("progress.json"), session.so_far())
 
     def _stop(self) -> None:
         self._stopped.set()

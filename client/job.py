@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from client.grpc_transport import Security
-from client.session import SessionConfig
+from client.session import SILENCE_S, SessionConfig
 from jellyfish.errors import ConfigError
 from jellyfish.files.atomic import read_json
 from jellyfish.policy import policy
 from jellyfish.trace import Trace, from_rates
 
-_POSITIVE = ("fps", "slo_ms", "stream_s", "in_flight_limit")
+_POSITIVE = ("fps", "slo_ms", "stream_s", "silence_s", "in_flight_limit")
 _NOT_NEGATIVE = ("client", "start_after_s", "delay_ms", "wire_ms")
 _WHOLE = ("client", "in_flight_limit", "seed")
 _PARTS = {"clip": "name and path", "trace": "mbps and step_s"}
@@ -35,6 +35,7 @@ KEYS = """\
                    relay shapes it (null)
   delay_ms         added each way (0)
   wire_ms          what the bandwidth estimate takes the wire's latency for, one way (0.5)
+  silence_s        a server that says nothing for longer is gone; it speaks twice a second (2.5)
   in_flight_limit  with so many frames unanswered, a captured frame is not sent (32)
   policy           the policy whose rules for clients it follows (jellyfish)
   seed             recorded; nothing in a client is random (0)
@@ -61,6 +62,7 @@ class Job:
     source_ports: list[int] | None = None
     delay_ms: float = 0.0
     wire_ms: float = 0.5
+    silence_s: float = SILENCE_S
     in_flight_limit: int = 32
     policy: str = "jellyfish"
     seed: int = 0
@@ -81,6 +83,7 @@ class Job:
             stream_s=self.stream_s,
             in_flight_limit=self.in_flight_limit,
             wire_ms=self.wire_ms,
+            silence_s=self.silence_s,
             policy=policy(self.policy),
         )
 

@@ -44,6 +44,7 @@ class SessionConfig:
         stream_s: ticks fall in [0, stream_s).
         in_flight_limit: with so many frames unanswered, a tick is refused.
         wire_ms: latency of the wire one way, for the bandwidth estimate.
+        silence_s: a server that says nothing for longer is gone.
         policy: its rules for clients: estimator, back-off, what not to send.
         encode_ms: gives what making a frame is said to take, on top of what it takes on the loop's
             clock: virtual time stands still meanwhile. The transport sends so much later.
@@ -56,6 +57,7 @@ class SessionConfig:
     stream_s: float
     in_flight_limit: int = 32
     wire_ms: float = 0.5
+    silence_s: float = SILENCE_S
     policy: Policy = JELLYFISH
     encode_ms: Callable[[], float] = float  # nothing
 
@@ -120,6 +122,12 @@ class Session:
         """Return the number of rows by outcome."""
         found = Counter(row.outcome for row in self.rows)
         return {outcome.value: found[outcome] for outcome in Outcome}
+
+    def so_far(self) -> dict[str, int]:
+        """Return how many frames have an outcome by now, and how many of them are not `ok`."""
+        settled = len(self.rows) - len(self._in_flight)
+        ok = sum(row.outcome is Outcome.OK for row in self.rows)
+        return {"settled": settled, "missed": settled - ok}
 
     async def _join(self) -> None:
         begin = _now()
@@ -256,10 +264,10 @@ class Session:
 
         One timer that looks back, and not one for each thing that the server says.
         """
-        self._heard_s = _now()
-        while (left_s := self._heard_s + SILENCE_S - _now()) > 0:
+        self._heard_s, silence_s = _now(), self._config.silence_s
+        while (left_s := self._heard_s + silence_s - _now()) > 0:
             await asyncio.sleep(left_s)
-        self.gone = f"the server has been silent for {SILENCE_S} s"
+        self.gone = f"the server has been silent for {silence_s} s"
 
     def _receive(self, received: Received) -> None:
         self._heard_s = _now()

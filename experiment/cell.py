@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from experiment.collect import summary
-from experiment.grid import Cell, Config, Run, digest, of_cell, run_settings, runs
+from experiment.grid import Cell, Config, Run, cells, digest, of_cell, run_settings, runs
 from experiment.leftovers import FORCED
 from experiment.lock import on_testbed
 from experiment.paths import ROOT, run_folder
@@ -22,6 +22,8 @@ from jellyfish.files.atomic import write_json
 from jellyfish.files.provenance import is_complete
 
 RULES = {"measured": "cell", "simulated": "simulated_cell"}  # world -> its name in the workflow
+
+AROUND_S = 8.0  # start, last answers and writing of a measured run
 
 
 def run_cell(config: Config, cell: Cell, results: Path, root: Path = ROOT) -> Path:
@@ -41,35 +43,62 @@ def run_cell(config: Config, cell: Cell, results: Path, root: Path = ROOT) -> Pa
             f"cell {cell.name}: no world {cell.world!r}; there are {', '.join(RULES)}"
         )
     config = of_cell(config, cell)
-    index = results / str(config["scenario"]) / "cells" / f"{cell.name}.json"
+    index = _index(config, cell, results)
     wanted = runs(config, cell)
     if _forced(index, RULES[cell.world]):
         for run in wanted:
             shutil.rmtree(run_folder(run.key, results), ignore_errors=True)
     missing = [run for run in wanted if not complete(config, run, results, root)]
-    with _doing(config, cell, bool(missing), root) as do, progress(cell.name, len(wanted)) as step:
+    with (
+        progress(_heading(config, cell, results), len(wanted)) as bar,
+        _doing(config, cell, bool(missing), root, bar.note) as do,
+    ):
         for run in wanted:
             if run in missing and not complete(config, run, results, root):
                 do(config, run, results, root)
-            step()
+            bar()
     rows = [summary(run, run_folder(run.key, results)) for run in wanted]
     write_json(index, {"cell": cell.name, "runs": rows})
     return index
 
 
+def _index(config: Config, cell: Cell, results: Path) -> Path:
+    return results / str(config["scenario"]) / "cells" / f"{cell.name}.json"
+
+
+def _heading(config: Config, cell: Cell, results: Path) -> str:
+    """Return the cell's name and, where it is measured, how far the grid is."""
+    if cell.world == "simulated":
+        return cell.name
+    every = [other for other in cells(config) if other.world == cell.world]
+    left = [other for other in every if not _index(config, other, results).exists()]
+    left_s = sum(_takes_s(config, other) for other in left)
+    done = len(every) - len(left)
+    return f"{done} of {len(every)} cells done, {left_s / 60:.0f} min left; {cell.name}"
+
+
+def _takes_s(config: Config, cell: Cell) -> float:
+    """Return about how long a measured cell takes."""
+    client = of_cell(config, cell)["client"]
+    starts_s = sum(client["start_gap_s"]) / 2 * (len(cell.clients) - 1)
+    return float(client["stream_s"] + starts_s + AROUND_S) * len(cell.clips) * cell.repetitions
+
+
 @contextmanager
-def _doing(config: Config, cell: Cell, needed: bool, root: Path) -> Iterator[Callable[..., Path]]:
+def _doing(
+    config: Config, cell: Cell, needed: bool, root: Path, tell: Callable[[str], None]
+) -> Iterator[Callable[..., Path]]:
     """Yield what does a run, holding what it needs meanwhile, if there is anything to do."""
     if not needed or cell.world == "simulated":
         yield simulate
     elif config["hosts"] is None:
         with on_testbed():
-            yield execute
+            yield partial(execute, tell=tell)
     else:
         from experiment.fleet import Fleet  # and with it SSH, which nothing else here needs
 
         with Fleet(config, root) as hosts:
-            yield partial(execute, hosts=hosts)
+            yield partial(execute, hosts=hosts, tell=tell)
 
 
 def complete(config: Config, run: Run, results: Path, root: Path = ROOT) -> bool:

@@ -19,6 +19,8 @@ WORKING_FILES = (
     "go",
     "*.pid",
     "*.ready.json",
+    "*.started.json",
+    "*.progress.json",
     "*.trace.json",
     "client-*.frames.parquet",
     "client-*.detections.json",

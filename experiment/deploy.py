@@ -26,9 +26,12 @@ from jellyfish.errors import ConfigError, RunError
 CODE = ("jellyfish", "server", "client", "experiment", "config", "workflow/schemas")
 LOCK = "requirements.lock"
 VENV_TIMEOUT_S = 1800.0
-CHECK_TIMEOUT_S = 120.0
+TRY_TIMEOUT_S = 300.0
 MIN_FREE_MB = 6000  # of an environment
-ROLES = {"server": ("server.process", "server.worker_child"), "client": ("client.__main__",)}
+TRIALS = {
+    "server": "import server.process, server.worker_child",
+    "client": "import client.__main__",
+}
 _IGNORED = ("__pycache__", ".part")
 
 
@@ -168,26 +171,25 @@ def put_environment(ssh: Ssh, facts: Facts, root: Path, made: bool) -> str:
     return f"{target}/bin/python"
 
 
-def check_imports(ssh: Ssh, role: str, python: str, code: str, extra: tuple[str, ...] = ()) -> None:
-    """Check that an interpreter has what a role imports; once for each code and interpreter.
+def try_role(ssh: Ssh, role: str, python: str, code: str, more: tuple[str, ...] = ()) -> None:
+    """Try whether an interpreter has what a role needs; once for each code and interpreter.
 
     Args:
         ssh: the host.
         role: server or client.
         python, code: the interpreter, and the code's directory there.
-        extra: more modules, such as that of the device.
+        more: more Python statements that must work.
 
     Raises:
-        RunError: a module is missing; the text names host and module.
+        RunError: something is missing; the text names host and module.
     """
-    modules = [*ROLES[role], *extra]
-    stamp = f".imports-{hashlib.sha256(f'{python} {modules}'.encode()).hexdigest()[:16]}"
-    imports = f"import {', '.join(modules)}"
+    trial = "; ".join([TRIALS[role], *more])
+    stamp = f".tried-{hashlib.sha256(f'{python} {trial}'.encode()).hexdigest()[:16]}"
     command = (
         f"cd {shlex.quote(code)} && if [ ! -e {stamp} ]; then "
-        f"{shlex.quote(python)} -c {shlex.quote(imports)} && touch {stamp}; fi"
+        f"{shlex.quote(python)} -c {shlex.quote(trial)} && touch {stamp}; fi"
     )
-    done = ssh.run(command, warn=True, timeout=CHECK_TIMEOUT_S)
+    done = ssh.run(command, warn=True, timeout=TRY_TIMEOUT_S)
     if done.exited != 0:
         why = (done.stderr.strip() or f"exit code {done.exited}").splitlines()[-1]
         raise RunError(

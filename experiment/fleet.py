@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from experiment import deploy, provenance
-from experiment.grid import Config, pick
+from experiment.grid import Config, cells, pick
 from experiment.host_file import Hosts, HostSpec, read_hosts
 from experiment.places import Placement
 from experiment.preflight import Facts, look
@@ -25,6 +25,7 @@ from experiment.shaping import RelayShaper, Shaper
 from experiment.ssh import Ssh
 from experiment.tc_shaping import TcSettings, TcShaper
 from jellyfish.errors import JellyfishError, RunError
+from jellyfish.policy import policy
 
 T = TypeVar("T")
 _DEVICE_MODULES = {"torch": ("torch",), "onnxruntime": ("onnxruntime",), "emulated": ()}
@@ -121,13 +122,20 @@ class Fleet:
         made = spec.python is None and spec.conda is None
         python = deploy.put_environment(ssh, facts, self._root, made)
         role = "server" if spec is self.spec.server else "client"
-        deploy.check_imports(ssh, role, python, code, self._devices() if role == "server" else ())
+        deploy.try_role(ssh, role, python, code, self._server_needs() if role == "server" else ())
         return facts, code, python
 
-    def _devices(self) -> tuple[str, ...]:
-        names = {b["device"] for b in self._config["grid"] if b["world"] == "measured"}
-        kinds = {pick(self._config, "devices", name)["kind"] for name in names}
-        return tuple(sorted(name for kind in kinds for name in _DEVICE_MODULES[kind]))
+    def _server_needs(self) -> tuple[str, ...]:
+        """Return what has to work on the server, beside its imports, as Python statements.
+
+        Schedulers compile when they are first used; that is part of setting up.
+        """
+        blocks = [block for block in self._config["grid"] if block["world"] == "measured"]
+        kinds = {pick(self._config, "devices", block["device"])["kind"] for block in blocks}
+        solvers = {policy(cell.policy).solver for cell in cells(self._config)}
+        warm = [f"solvers.warm({name!r})" for name in sorted(solvers)]
+        imports = sorted(f"import {name}" for kind in kinds for name in _DEVICE_MODULES[kind])
+        return (*imports, "from jellyfish.scheduling import solvers", *warm)
 
     def _check_shaping(self, name: str) -> None:
         place = self._place(name, "preflight")

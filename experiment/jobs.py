@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # who only wants to know when clients start needs no SSH
     from experiment.places import Place, Placement
 
 SERVER_JOB = "server.job.json"
+SILENCE_S = 6.0  # TCP takes three to make up for a network that was away for two
 
 
 @dataclass(frozen=True)

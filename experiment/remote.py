@@ -236,8 +236,8 @@ def lease(manager: Manager, lock: FileLock, options: argparse.Namespace) -> None
     deadline = time.monotonic() + (0.0 if options.refuse else float("inf"))
     told_s = 0.0
     while not lock.acquire():
-        holder = lock.holder
-        if options.token in holder:
+        holder, _, token = lock.holder.partition(" [")
+        if options.token in token:
             return
         if time.monotonic() > deadline:
             raise RunError(f"it is in use by process {holder} ({lock.path})")

@@ -6,7 +6,6 @@ that keeps the lease, and tells soon when the host or the way to it is lost.
 
 from __future__ import annotations
 
-import json
 import shlex
 import signal
 import sys
@@ -25,12 +24,12 @@ from experiment.deploy import name_by_content
 from experiment.host_file import HostSpec
 from experiment.preflight import Facts
 from experiment.remote import SILENCE_S
+from experiment.remote_line import Line
 from experiment.ssh import Ssh
 from jellyfish.errors import RunError
 
 BEAT_S = 1.0
-START_S = 30.0
-_READ_BYTES = 1 << 16
+START_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,69 +39,6 @@ class Owner:
     name: str
     token: str
     waits: bool
-
-
-class Line:
-    """Requests and answers over one SSH channel, a line each.
-
-    Args:
-        host: the host's name, for errors.
-        channel: to `python -m experiment.remote`.
-    """
-
-    def __init__(self, host: str, channel: Channel) -> None:
-        self._host, self._channel = host, channel
-        self._text = b""
-
-    def send(self, value: dict[str, Any]) -> None:
-        """Say one line.
-
-        Raises:
-            RunError: the host is lost.
-        """
-        try:
-            self._channel.sendall(json.dumps(value).encode() + b"\n")
-        except (OSError, SSHException) as error:
-            raise self._lost(error) from error
-
-    def receive(self, patience_s: float = SILENCE_S) -> dict[str, Any]:
-        """Return what the other end says next.
-
-        Raises:
-            RunError: it has ended, or says nothing; the text names the host and why.
-        """
-        self._channel.settimeout(patience_s)
-        while b"\n" not in self._text:
-            try:
-                data = self._channel.recv(_READ_BYTES)
-            except TimeoutError:
-                raise RunError(
-                    f"{self._host}: nothing heard for {patience_s:g} s: the host or the way to it "
-                    "is down"
-                ) from None
-            except (OSError, SSHException) as error:
-                raise self._lost(error) from error
-            if not data:
-                raise RunError(f"{self._host}: {self._last_words()}")
-            self._text += data
-        line, _, self._text = self._text.partition(b"\n")
-        value: dict[str, Any] = json.loads(line)
-        return value
-
-    def _lost(self, error: Exception) -> RunError:
-        return RunError(f"{self._host}: the SSH session is lost: {error or type(error).__name__}")
-
-    def _last_words(self) -> str:
-        """Return what the other end wrote before it ended."""
-        said = b""
-        with suppress(OSError):
-            self._channel.settimeout(1.0)
-            while data := self._channel.recv_stderr(_READ_BYTES):
-                said += data
-        told = said.decode(errors="replace").strip()
-        if self._channel.exit_status_ready() and told:
-            return told.splitlines()[-1]
-        return f"the SSH session was ended from there{f': {told}' if told else ''}"
 
 
 class RemoteHost:

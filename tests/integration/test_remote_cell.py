@@ -1,21 +1,36 @@
-"""A cell on hosts over real SSH, on loopback: emulated device, gRPC, relays."""
+"""A cell on hosts over real SSH, on loopback: emulated device, gRPC, relays; and how it fails."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
-from experiment import grid, paths
+from experiment import grid, paths, processes
 from experiment.cell import run_cell
+from experiment.fleet import Fleet
+from experiment.processes import ProcessId
+from jellyfish.errors import RunError
 from jellyfish.files.atomic import read_json
+from jellyfish.files.provenance import read_provenance
 from jellyfish.files.tables import read_table
+from jellyfish.records import Outcome
+from tests.integration.test_cell import MANAGER
 from tests.integration.test_emulated_cell import config_of, prepare
 from tests.sshd import MISSING, Sshd, available
 
-pytestmark = pytest.mark.skipif(not available(), reason=MISSING)
+Config = dict[str, Any]
+pytestmark = [
+    pytest.mark.skipif(not available(), reason=MISSING),
+    pytest.mark.timeout(400),
+]
 
 
 @pytest.fixture(scope="module")
@@ -25,28 +40,184 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 
 
 @pytest.fixture(scope="module")
-def config(root: Path, sshd: Sshd) -> dict[str, Any]:
-    value = config_of(root)
-    return value | {"hosts": str(sshd.hosts_file()), "allow_dirty": True}
+def config(root: Path, sshd: Sshd) -> Config:
+    value = config_of(root) | {"hosts": str(sshd.hosts_file()), "allow_dirty": True}
+    value["server"] |= {"start_timeout_s": 240, "policy": "paper"}  # which compiles nothing
+    return value
 
 
 @pytest.fixture(scope="module")
 def results(
-    config: dict[str, Any],
-    root: Path,
-    assets: Path,
-    tmp_path_factory: pytest.TempPathFactory,
+    config: Config, root: Path, assets: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     folder = tmp_path_factory.mktemp("results")
     prepare(config, root, assets, folder)
     return folder
 
 
-def test_two_clients_on_two_hosts(config: dict[str, Any], results: Path, sshd: Sshd) -> None:
+def remote_processes(sshd: Sshd) -> list[ProcessId]:
+    """Return everything that runs on the hosts: below each agent, and the agents."""
+    agents = [
+        process
+        for process in processes.every()
+        if "experiment.remote" in (command := processes.command(process.pid))
+        and any(str(sshd.folder) in word for word in command)
+    ]
+    return [*agents, *(below for agent in agents for below in processes.descendants(agent.pid))]
+
+
+def await_streams(sshd: Sshd, alive: Any) -> None:
+    """Wait until both clients stream."""
+    deadline = time.monotonic() + 240
+    while len(list((sshd.folder / "work").glob("client-host-*/runs/*/go"))) < 2:
+        assert alive()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(1.2)
+
+
+@pytest.fixture(scope="module")
+def killed(config: Config, results: Path, root: Path, sshd: Sshd) -> list[ProcessId]:
+    """Kill a manager in the middle of the cell's run; return what ran on the hosts."""
+    command = [sys.executable, "-c", MANAGER, json.dumps(config), str(results)]
+    with subprocess.Popen(command, cwd=root) as manager:
+        await_streams(sshd, lambda: manager.poll() is None)
+        there = remote_processes(sshd)
+        manager.kill()
+    return there
+
+
+def test_a_killed_manager_leaves_no_process_on_any_host(killed: list[ProcessId]) -> None:
+    assert len(killed) >= 11  # 3 agents, server, 2 workers, planner, 2 clients, 2 relays
+    assert processes.wait_gone(killed, 25.0) == []
+
+
+@pytest.fixture(scope="module")
+def done(
+    config: Config, results: Path, killed: list[ProcessId]
+) -> tuple[grid.Run, Path, dict[str, Any]]:
+    """Measure the cell anew."""
     (cell,) = grid.cells(config)
     index = read_json(run_cell(config, cell, results))
     (run,) = grid.runs(config, cell)
-    folder = paths.run_folder(run.key, results)
+    return run, paths.run_folder(run.key, results), index
+
+
+def test_every_frame_of_every_host_has_a_row(
+    done: tuple[grid.Run, Path, dict[str, Any]],
+) -> None:
+    _, folder, index = done
     frames = read_table(folder / "frames.parquet").to_pandas()
-    assert len(frames) == 2 * 30
-    assert index["runs"][0]["outcomes"]["ok"] > 30  # whatever else this machine does
+    assert sorted(frames.client) == [0] * 30 + [1] * 30
+    assert index["runs"][0]["outcomes"]["ok"] > 20  # whatever else this machine does
+    for i in (0, 1):  # taking turns
+        job = read_json(folder / "jobs" / f"client-{i}.job.json")
+        assert f"/work/client-host-{i}/runs/" in job["out_dir"]
+        assert (folder / "logs" / f"client-{i}.log").exists()
+    assert not list(folder.glob("*.pid"))
+
+
+def test_a_run_says_which_hosts_it_was_on(
+    done: tuple[grid.Run, Path, dict[str, Any]], config: Config
+) -> None:
+    run, folder, _ = done
+    told = read_json(folder / "hosts.json")
+    assert told["clients"] == ["client-host-0", "client-host-1"]
+    assert set(told["hosts"]) == {"server", *told["clients"]}
+    assert abs(told["hosts"]["server"]["clock_offset_s"]) < 30  # this very machine
+    assert read_provenance(folder).versions == told["hosts"]["server"]["versions"]
+    assert run.seed == grid.runs({**config, "hosts": None}, run.cell)[0].seed
+
+
+def test_nothing_is_copied_twice(
+    done: tuple[grid.Run, Path, dict[str, Any]], config: Config, root: Path, sshd: Sshd
+) -> None:
+    def there() -> dict[str, int]:
+        found = (sshd.folder / "work").glob("*/[cf]*/*")
+        return {str(path): path.stat().st_ino for path in found}
+
+    before = there()
+    assert len([path for path in before if "/files/" in path]) > 3
+    assert not [path for path in before if ".part" in path]
+    _, folder, _ = done
+    with Fleet(config, root) as hosts:
+        clip = hosts.placement("x").of_client(0).file(folder / "frames.parquet")
+    assert Path(clip).read_bytes() == (folder / "frames.parquet").read_bytes()
+    after = there()
+    assert {path: inode for path, inode in after.items() if path != clip} == before
+    # An edit in this checkout meanwhile is another digest, and no copy of the same.
+
+
+def test_one_of_two_managers_waits_or_refuses(config: Config, root: Path, sshd: Sshd) -> None:
+    entered: list[float] = []
+
+    def wait() -> None:
+        with Fleet(config, root):
+            entered.append(time.monotonic())
+
+    with Fleet(config, root):
+        with (
+            pytest.raises(RunError, match=r"server: it is in use by process \d+ of .*@"),
+            Fleet({**config, "lock": "refuse"}, root),
+        ):
+            pass
+        waits = Thread(target=wait, daemon=True)
+        waits.start()
+        waits.join(3.0)
+        assert not entered
+        left_s = time.monotonic()
+    waits.join(60.0)
+    assert entered[0] > left_s
+
+
+def failed_run(
+    config: Config, results: Path, sshd: Sshd, seed: int, disturb: Any, said: str
+) -> tuple[Path, float]:
+    """Run the cell, disturb it in the middle, and return its folder and how long it then took."""
+    config = {**config, "seed": seed}
+    (cell,) = grid.cells(config)
+    (run,) = grid.runs(config, cell)
+    when: list[float] = []
+
+    def meddle() -> None:
+        await_streams(sshd, lambda: True)
+        when.append(time.monotonic())
+        disturb()
+
+    meddler = Thread(target=meddle, daemon=True)
+    meddler.start()
+    with pytest.raises(RunError, match=said):
+        run_cell(config, cell, results)
+    ended_s = time.monotonic()
+    meddler.join(5.0)
+    assert processes.wait_gone(remote_processes(sshd), 25.0) == []
+    assert not paths.run_folder(run.key, results).exists()
+    return paths.run_folder(run.key, results).with_name(f".{run.key}.part"), ended_s - when[0]
+
+
+@pytest.mark.slow
+def test_a_server_killed_in_the_middle(config: Config, results: Path, sshd: Sshd) -> None:
+    def kill_server() -> None:
+        (pid_file,) = (sshd.folder / "work" / "server").glob("runs/*/server.pid")
+        processes.send(ProcessId(*map(int, pid_file.read_text().split())), 9)
+
+    said = r"server on server ended while clients were streaming \(exit code -9\)"
+    folder, took_s = failed_run(config, results, sshd, 11, kill_server, said)
+    assert took_s < 30
+    rows = [read_table(folder / f"client-{i}.frames.parquet").to_pandas() for i in (0, 1)]
+    assert all((table.outcome == Outcome.LOST).any() for table in rows)
+    assert (folder / "server.log").exists()
+
+
+@pytest.mark.slow
+def test_an_ssh_session_killed_in_the_middle(config: Config, results: Path, sshd: Sshd) -> None:
+    def kill_session() -> None:
+        work = str(sshd.folder / "work" / "client-host-0")
+        (agent,) = [p for p in remote_processes(sshd) if work in processes.command(p.pid)]
+        session = processes.ancestors(agent.pid)[0]
+        processes.send(session, 9)
+
+    said = r"client-host-0: the SSH session"
+    folder, took_s = failed_run(config, results, sshd, 12, kill_session, said)
+    assert took_s < 30
+    assert (folder / "client-1.frames.parquet").exists()

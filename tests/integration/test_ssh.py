@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from experiment import preflight
-from experiment.deploy import check_clean, check_imports, code_of, put_environment
+from experiment.deploy import check_clean, code_of, put_environment, try_role
 from experiment.fleet import Fleet, on_each
 from experiment.host_file import read_hosts
 from experiment.preflight import look
@@ -129,7 +129,7 @@ def test_an_environment_without_the_packages(sshd: Sshd, tmp_path: Path, root: P
         facts = look(host, host.spec)
         python = put_environment(host, facts, root, made=False)
         with pytest.raises(RunError, match=r"server: .* cannot run the client: .*No module named"):
-            check_imports(host, "client", python, str(root))
+            try_role(host, "client", python, str(root))
 
 
 def test_every_host_that_fails_is_named(sshd: Sshd, root: Path) -> None:
