@@ -50,7 +50,7 @@ def run_cell(config: Config, cell: Cell, results: Path, root: Path = ROOT) -> Pa
             shutil.rmtree(run_folder(run.key, results), ignore_errors=True)
     missing = [run for run in wanted if not complete(config, run, results, root)]
     with (
-        progress(_heading(config, cell, results), len(wanted)) as bar,
+        progress(heading(config, cell, results), len(wanted)) as bar,
         _doing(config, cell, bool(missing), root, bar.note) as do,
     ):
         for run in wanted:
@@ -66,7 +66,7 @@ def _index(config: Config, cell: Cell, results: Path) -> Path:
     return results / str(config["scenario"]) / "cells" / f"{cell.name}.json"
 
 
-def _heading(config: Config, cell: Cell, results: Path) -> str:
+def heading(config: Config, cell: Cell, results: Path) -> str:
     """Return the cell's name and, where it is measured, how far the grid is."""
     if cell.world == "simulated":
         return cell.name
@@ -74,7 +74,7 @@ def _heading(config: Config, cell: Cell, results: Path) -> str:
     left = [other for other in every if not _index(config, other, results).exists()]
     left_s = sum(_takes_s(config, other) for other in left)
     done = len(every) - len(left)
-    return f"{done} of {len(every)} cells done, {left_s / 60:.0f} min left; {cell.name}"
+    return f"{done} of {len(every)} cells done, {left_s / 60:.0f} min left: {cell.name}"
 
 
 def _takes_s(config: Config, cell: Cell) -> float:

@@ -35,7 +35,7 @@ class Bar:
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Bar]:
     """Show a bar; the body calls it once a step. Off a terminal: one line at the end."""
-    console = Console(file=sys.stderr)
+    console = Console(file=sys.stderr, width=None if sys.stderr.isatty() else 160)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
