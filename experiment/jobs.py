@@ -114,6 +114,7 @@ def client_jobs(
         "wire_ms": config["network"]["wire_ms"],
         "in_flight_limit": config["client"]["in_flight_limit"],
         "policy": run.cell.policy,
+        **({} if at.local else {"silence_s": SILENCE_S}),
     }
     return [
         {
