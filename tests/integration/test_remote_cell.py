@@ -148,6 +148,7 @@ def test_nothing_is_copied_twice(
     # An edit in this checkout meanwhile is another digest, and no copy of the same.
 
 
+@pytest.mark.slow
 def test_one_of_two_managers_waits_or_refuses(config: Config, root: Path, sshd: Sshd) -> None:
     entered: list[float] = []
 

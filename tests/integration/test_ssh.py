@@ -6,6 +6,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,26 @@ def test_an_environment_without_the_packages(sshd: Sshd, tmp_path: Path, root: P
         python = put_environment(host, facts, root, made=False)
         with pytest.raises(RunError, match=r"server: .* cannot run the client: .*No module named"):
             try_role(host, "client", python, str(root))
+
+
+@pytest.mark.slow
+def test_an_environment_is_made_once_for_a_lock(sshd: Sshd, tmp_path: Path) -> None:
+    (tmp_path / "requirements.lock").write_text("# no packages, for the sake of time\n")
+    with ssh_to(sshd) as host:
+        facts = look(host, host.spec)
+        python = put_environment(host, facts, tmp_path, made=True)
+        assert python.startswith(f"{facts.work}/venv/")
+        assert host.said(f"{python} -c 'import sys; print(sys.version_info[:2])'") == "(3, 11)"
+        made = Path(python).lstat()
+        assert put_environment(host, facts, tmp_path, made=True) == python
+        assert Path(python).lstat() == made
+        (tmp_path / "requirements.lock").write_text("no-such-package-at-all==1.0 ; bad marker\n")
+        with pytest.raises(RunError, match=r"server: .*(?s:.)*making .* from requirements\.lock"):
+            put_environment(host, facts, tmp_path, made=True)
+        assert not list(Path(facts.work, "venv").glob("*/complete"))[1:]
+        full = replace(facts, free_mb=10.0)
+        with pytest.raises(RunError, match=r"server: 10 MB free at .* an environment takes"):
+            put_environment(host, full, tmp_path, made=True)
 
 
 def test_every_host_that_fails_is_named(sshd: Sshd, root: Path) -> None:

@@ -1,0 +1,172 @@
+"""A mixed cell on hosts in namespaces, shaped by tc, and a network that goes away."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from client.session import expected_ticks
+from experiment import grid, paths, processes
+from experiment.cell import run_cell
+from experiment.testbed import NamespaceTestbed, Node
+from jellyfish.errors import RunError
+from jellyfish.files.atomic import read_json
+from jellyfish.files.tables import read_table
+from jellyfish.records import Outcome
+from tests.integration.test_emulated_cell import config_of, prepare
+from tests.namespaces import own_testbed
+
+Config = dict[str, Any]
+CLIENTS = [[300, 10], [400, 5], [300, 5], [500, 10]]
+STREAM_S = 12.0
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def testbed() -> Iterator[NamespaceTestbed]:
+    with own_testbed() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def config(root: Path, testbed: NamespaceTestbed) -> Config:
+    value = config_of(root) | {"hosts": str(testbed.hosts), "allow_dirty": True}
+    value["server"] |= {"start_timeout_s": 240, "policy": "paper"}  # which compiles nothing
+    value["client"]["stream_s"] = STREAM_S
+    value["mixed"] = {"four": CLIENTS}
+    value["grid"][0] |= {"clients": [], "slo_ms": [], "fps": [], "mixed": ["four"]}
+    return value
+
+
+@pytest.fixture(scope="module")
+def results(
+    config: Config, root: Path, assets: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    prepare(config, root, assets, folder)
+    return folder
+
+
+def qdiscs(testbed: NamespaceTestbed) -> list[str]:
+    return [
+        line
+        for node in testbed.nodes
+        for line in testbed.execute(node, "tc", "qdisc", "show").splitlines()
+        if "eth0" in line
+    ]
+
+
+def running(testbed: NamespaceTestbed) -> list[processes.ProcessId]:
+    """Return what runs in the namespaces but sshd."""
+    found = []
+    for node in testbed.nodes:
+        shown = subprocess.run(
+            ["ip", "netns", "pids", node.namespace], capture_output=True, text=True, check=True
+        )
+        pids = [int(pid) for pid in shown.stdout.split()]
+        own = [pid for pid in pids if "python" in " ".join(processes.command(pid))]
+        found += [one for pid in own if (one := processes.identify(pid)) is not None]
+    return found
+
+
+def cable(testbed: NamespaceTestbed, node: Node, state: str) -> None:
+    """Pull out a host's cable at the switch, or put it in again."""
+    switch = f"{testbed.prefix}-switch"
+    subprocess.run(["ip", "-n", switch, "link", "set", node.name, state], check=True)
+
+
+def measured(config: Config, results: Path, seed: int) -> Path:
+    """Run the cell with a seed of its own; return its folder."""
+    config = {**config, "seed": seed}
+    (cell,) = grid.cells(config)
+    (run,) = grid.runs(config, cell)
+    run_cell(config, cell, results)
+    return paths.run_folder(run.key, results)
+
+
+def in_the_middle(testbed: NamespaceTestbed, do: Any) -> Thread:
+    """Do something once clients stream, in a thread."""
+
+    def wait_and_do() -> None:
+        deadline = time.monotonic() + 300
+        while len(list(testbed.folder.glob("*.work/runs/*/go"))) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(4.0)
+        do()
+
+    thread = Thread(target=wait_and_do, daemon=True)
+    thread.start()
+    return thread
+
+
+def check_rows(folder: Path) -> Any:
+    frames = read_table(folder / "frames.parquet").to_pandas()
+    for client, (_, fps) in enumerate(CLIENTS):
+        mine = frames[frames.client == client]
+        assert mine.frame.tolist() == list(range(expected_ticks(STREAM_S, fps)))
+    return frames
+
+
+def test_a_mixed_cell_shaped_by_tc(
+    config: Config, results: Path, testbed: NamespaceTestbed
+) -> None:
+    before = qdiscs(testbed)
+    folder = measured(config, results, seed=1)
+    frames = check_rows(folder)
+    assert (frames.outcome == Outcome.OK).mean() > 0.3  # whatever else this machine does
+    assert frames.bandwidth_true_kbps.notna().all()  # the trace that tc followed
+    for i in (1, 2):
+        assert (folder / "hosts" / f"client-{i}" / "tc.json").exists()
+    assert qdiscs(testbed) == before
+    assert running(testbed) == []
+
+
+def test_a_network_that_is_away_for_two_seconds(
+    config: Config, results: Path, testbed: NamespaceTestbed
+) -> None:
+    def blink() -> None:
+        cable(testbed, testbed.clients[0], "down")
+        time.sleep(2.0)
+        cable(testbed, testbed.clients[0], "up")
+
+    meddler = in_the_middle(testbed, blink)
+    folder = measured(config, results, seed=2)
+    meddler.join(5.0)
+    assert not meddler.is_alive()
+    check_rows(folder)
+
+
+def test_a_network_that_is_cut_for_good(
+    config: Config, results: Path, testbed: NamespaceTestbed
+) -> None:
+    before, cut_s = qdiscs(testbed), []
+
+    def cut() -> None:
+        cut_s.append(time.monotonic())
+        cable(testbed, testbed.clients[1], "down")
+
+    meddler = in_the_middle(testbed, cut)
+    try:
+        with pytest.raises(RunError, match=r"client-2: (nothing heard|the SSH session)") as seen:
+            measured(config, results, seed=3)
+        took_s = time.monotonic() - cut_s[0]
+        meddler.join(5.0)
+        assert took_s < 30, seen.value
+        assert processes.wait_gone(running(testbed), 30.0) == []
+        assert qdiscs(testbed) == before
+        (run,) = grid.runs({**config, "seed": 3}, grid.cells(config)[0])
+        part = paths.run_folder(run.key, results).with_name(f".{run.key}.part")
+        assert read_json(part / "client-0.progress.json")["settled"] > 0
+        lost = read_table(part / "client-0.frames.parquet").to_pandas()  # of the other host
+        assert set(lost.outcome) <= {outcome.value for outcome in Outcome}
+        (kept,) = testbed.folder.glob("client-2.work/runs/*/client-1.frames.parquet")
+        assert (read_table(kept).to_pandas().outcome == Outcome.LOST).any()
+    finally:
+        cable(testbed, testbed.clients[1], "up")
