@@ -190,22 +190,24 @@ class Session:
             row.outcome, row.reason = Outcome.REJECTED, Reason.IN_FLIGHT_LIMIT
             return
         encode_ms = config.encode_ms()
-        seen = self._outlook(capture_s, encode_ms)
-        if config.policy.skip_hopeless and self._cannot_arrive(seen):
+        if config.policy.skip_hopeless and self._cannot_arrive(capture_s, encode_ms):
             row.outcome, row.reason = Outcome.REJECTED, Reason.NO_TIME
             return
-        px = self._backoff(seen)
+        px = self._backoff(self._outlook(capture_s, encode_ms, config.policy.bandwidth_margin))
         frame = self._source.frame(k, px)
         if frame is None:
             row.outcome, row.reason = Outcome.REJECTED, Reason.SOURCE_SLOW
             return
         self._send(row, frame, px, encode_ms)
 
-    def _outlook(self, capture_s: float, encode_ms: float) -> Outlook:
-        """Return what is known about a frame that is sent as soon as it is encoded."""
+    def _outlook(self, capture_s: float, encode_ms: float, margin: float = 0.0) -> Outlook:
+        """Return what is known about a frame that is sent as soon as it is encoded.
+
+        With `margin`, so many mean changes of the bandwidth are kept in hand.
+        """
         config = self._config
         sent_s = _now() + encode_ms / 1000
-        kbps = self._uplink.cautious_kbps(sent_s, config.policy.bandwidth_margin)
+        kbps = self._uplink.cautious_kbps(sent_s, margin)
         server_ms = self._server_time.quantile(config.policy.server_quantile)
         device_ms = (sent_s - capture_s) * 1000
         return Outlook(
@@ -220,7 +222,7 @@ class Session:
             server_ms=config.slo_ms / 2 if server_ms is None else server_ms,
         )
 
-    def _cannot_arrive(self, seen: Outlook) -> bool:
+    def _cannot_arrive(self, capture_s: float, encode_ms: float) -> bool:
         """Whether even the smallest frame is too late, however quick the server is.
 
         An idle uplink is always tried, and another now and then: nothing else would tell that it
@@ -229,7 +231,7 @@ class Session:
         quickest_ms = self._server_time.quantile(0.0)
         if quickest_ms is None or not self._uplink.busy or _now() - self._sent_s >= PROBE_S:
             return False
-        return hopeless(seen, quickest_ms)
+        return hopeless(self._outlook(capture_s, encode_ms), quickest_ms)
 
     def _send(self, row: FrameRow, frame: SourceFrame, px: int, encode_ms: float) -> None:
         row.sent_s = _now() + encode_ms / 1000
@@ -293,6 +295,9 @@ class Session:
         _fill(row, answer, size, _now())
         if answer.outcome is Outcome.OK:
             self._server_time.took(answer.server_ms)
+        elif answer.outcome is Outcome.DROPPED and answer.reason == Reason.TOO_LATE:
+            elsewhere_ms = row.e2e_ms - answer.server_ms
+            self._server_time.took(row.slo_ms - elsewhere_ms)  # it would have taken longer
         if row.outcome in (Outcome.OK, Outcome.LATE):
             self.detections[row.frame] = answer.detections
 

@@ -15,6 +15,9 @@ from jellyfish.errors import ConfigError
 FIXED_PX = 352
 """The published fixed size."""
 
+SPARE_MS = 3.0
+"""What a client that looks ahead keeps for what nobody foresees: how long its batch takes."""
+
 NETWORK_SHARE = 0.25
 """Of the SLO, for the network, where it has a fixed share."""
 
@@ -109,7 +112,7 @@ def in_time(seen: Outlook) -> int:
     """
 
     def fits(bits: float) -> bool:
-        return seen.carries(bits) and seen.in_time(bits, seen.server_ms)
+        return seen.carries(bits) and seen.in_time(bits, seen.server_ms + SPARE_MS)
 
     return _largest(seen, seen.told_px, fits)
 

@@ -77,7 +77,7 @@ class Policy:
     backoff: str = "in_time"
     estimator: str = "quick"
     server_quantile: float = 0.9
-    bandwidth_margin: float = 1.5
+    bandwidth_margin: float = 1.0
     skip_hopeless: bool = True
 
 

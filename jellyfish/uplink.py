@@ -18,7 +18,7 @@ from jellyfish.errors import ConfigError
 _WIRE_SHARE = 0.9  # of the configured wire latency, as in the published estimate
 _MIN_LINK_MS = 0.05  # a clock's grain: a faster link cannot be told apart
 _OVERDUE_MS = 2.0  # an acknowledgement this late says nothing yet
-_OVERDUE_SHARE = 0.25  # an overdue frame is expected to take so much longer than it has already
+_OVERDUE_SHARE = 0.5  # an overdue frame is expected to take so much longer than it has already
 _TRUST_IN_RISE = 0.5  # a fall is believed at once
 _LOOK_S = 1.0  # changes are told from second to second: frames in between see the same network
 _STEADY = 0.9  # weight of the past in the mean change
@@ -148,13 +148,15 @@ class Uplink:
 
     def kbps(self, now_s: float) -> float:
         """Return the estimate; finite and positive, whatever was measured."""
+        kbps = self._estimator.kbps
         if not self._unacked:
-            return self._estimator.kbps
+            return kbps
         first = self._unacked[0]
-        late_ms = (now_s - max(self._free_s, first.at_s + self._wire_s)) * 1000 - _OVERDUE_MS
-        if late_ms <= 0:
-            return self._estimator.kbps
-        return self._estimator.at_most(clamped(first.size * BITS_PER_BYTE / late_ms))
+        bits = first.size * BITS_PER_BYTE
+        under_way_ms = (now_s - max(self._free_s, first.at_s + self._wire_s)) * 1000 - _OVERDUE_MS
+        if under_way_ms * kbps <= bits:
+            return kbps
+        return self._estimator.at_most(clamped(bits / under_way_ms / (1 + _OVERDUE_SHARE)))
 
     def ahead_ms(self, now_s: float, kbps: float) -> float:
         """Return what a frame sent now would need at `kbps`, beside the time for its own bits."""

@@ -314,3 +314,19 @@ def test_every_tick_has_one_row_and_one_outcome(fates: list[str], fps: float, li
 def test_the_same_script_gives_the_same_rows() -> None:
     once, again = (repr(stream(ScriptedServer(prompt())).rows) for _ in range(2))
     assert once == again
+
+
+def test_what_the_server_drops_tells_that_it_is_slow() -> None:
+    def busy(frame: Frame) -> list[tuple[float, Event | Exception]]:
+        dropped = Answer(
+            id=frame.id, outcome=Outcome.DROPPED, reason=Reason.TOO_LATE, next_px=608, server_ms=20
+        )
+        return [(0.01, Ack(frame.id, 1.0)), (0.03, dropped)]
+
+    def turning(frame: Frame) -> list[tuple[float, Event | Exception]]:
+        return busy(frame) if frame.id < 6 else prompt(next_px=608)(frame)
+
+    asked = {"fps": 1, "slo_ms": 1000, "stream_s": 10}
+    quick, slow = (stream(ScriptedServer(said), **asked) for said in (prompt(next_px=608), turning))
+    assert quick.rows[8].px_sent == 608
+    assert slow.rows[8].px_sent == 128  # 10 ms elsewhere: it would have taken more than 990
