@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -121,6 +122,17 @@ def test_a_full_disk_and_an_old_python(sshd: Sshd, monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(preflight, "MIN_FREE_MB", 10**12)
         with pytest.raises(RunError, match=r"server: the disk of .* is full: \d+ MB free"):
             look(host, host.spec)
+
+
+def test_a_clock_that_is_an_hour_off_is_recorded_and_no_error(sshd: Sshd, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import time; now = time.time; time.time = lambda: now() + 3600\n"
+    )
+    wrapped = tmp_path / "python"
+    wrapped.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
+    wrapped.chmod(0o755)
+    with ssh_to(sshd, python=str(wrapped)) as host:
+        assert look(host, host.spec).clock_offset_s == pytest.approx(3600, abs=60)
 
 
 def test_an_environment_without_the_packages(sshd: Sshd, tmp_path: Path, root: Path) -> None:
