@@ -17,7 +17,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import pytest
@@ -253,21 +252,22 @@ def test_each_client_follows_its_own_trace_and_nothing_else_is_slowed(
 ) -> None:
     """Two shaped clients, and beside them SSH, other connections and the other host, at once."""
     traces = [from_rates("a", [20, 7.5, 15, 5], 0.8), from_rates("b", [5, 10, 40, 10], 0.8)]
-    errors: dict[tuple[int, int], list[float]] = defaultdict(list)  # those of every round
-    for k in range(ROUNDS):
+    errors: dict[tuple[int, int], list[float]] = defaultdict(list)
+    fastest = [0.0, 0.0, 0.0]
+    for k in range(ROUNDS):  # something may disturb one
         found, free_mbps, report = flood_all(testbed, tmp_path / str(k), traces)
-        if max(map(abs, found.values())) < 0.05:
-            errors = {step: [error] for step, error in found.items()}
+        fastest = [max(pair) for pair in zip(fastest, free_mbps, strict=True)]
+        for step, error in found.items():
+            errors[step].append(abs(error))
+        for client in report["clients"]:
+            assert client["changes"] >= 3
+            assert client["dropped"] == 0
+            assert client["frames"] > 1000
+        if max(map(min, errors.values())) < 0.05 and min(fastest) > 60:
             break
-        for step, error in found.items():  # something may have disturbed it
-            errors[step].append(error)
-    assert {step: late for step, late in errors.items() if abs(median(late)) > 0.05} == {}
+    assert {step: missed for step, missed in errors.items() if min(missed) > 0.05} == {}
     assert len(errors) >= 6  # of 8 steps; a transfer may begin after the first
-    assert min(free_mbps) > 60, free_mbps  # shaped, it would be 40 at most
-    for client in report["clients"]:
-        assert client["changes"] >= 3
-        assert client["dropped"] == 0
-        assert client["frames"] > 1000
+    assert min(fastest) > 60, fastest  # shaped, it would be 40 at most
 
 
 def flood_all(
@@ -333,12 +333,15 @@ def test_a_frame_sent_at_a_step_arrives_when_the_trace_says(
 ) -> None:
     """In the last case a frame's packet still waits at the slow rate when the fast one begins."""
     trace = from_rates("step", [before, after], 0.3)
-    errors = []
+    errors: list[float] = []
     with host(testbed, testbed.clients[0], tmp_path, [trace]) as shaped:
         shaped.start()
         near, far, started_s = shaped.connection(0)
-        with near, far:
-            for k in range(1, 2 * ROUNDS + 1, 2):
+
+        def measure() -> None:
+            run_first()
+            while len(errors) < 20 and sum(abs(error) < 0.1 for error in errors) < ROUNDS:
+                k = 2 * int((time.monotonic() - started_s + 0.2) / (2 * trace.step_s)) + 3
                 sent_s = started_s + k * trace.step_s + (0.002 if before > 1 else -0.1)
                 time.sleep(max(0.0, sent_s - time.monotonic()))
                 sent = time.monotonic() - started_s
@@ -346,7 +349,13 @@ def test_a_frame_sent_at_a_step_arrives_when_the_trace_says(
                 read_exactly(far, MESSAGE_BYTES)
                 took = time.monotonic() - started_s - sent
                 errors.append(took / (trace.departure(sent, MESSAGE_BYTES * 8) - sent) - 1)
-    assert abs(median(errors)) < 0.1, errors
+
+        with near, far:
+            thread = threading.Thread(target=measure)
+            thread.start()
+            thread.join()
+    assert min(errors) > -0.1, errors  # nothing makes a frame early, and a busy machine some late
+    assert sum(error < 0.1 for error in errors) >= ROUNDS, errors
 
 
 def test_an_interface_with_a_qdisc_of_its_own_gets_it_back(

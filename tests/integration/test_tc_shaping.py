@@ -163,10 +163,10 @@ class NodeClient(ClientProcess):
         )
 
 
-async def acked_ms(
+async def stretches(
     testbed: NamespaceTestbed, folder: Path, clip: Path, trace: Trace, ports: list[int] | None
 ) -> list[float]:
-    """Stream by gRPC; return each frame's time to its acknowledgement, in ms."""
+    """Stream by gRPC; return each frame's time to its acknowledgement over the ideal link's."""
     folder.mkdir(exist_ok=True)
     server = grpc.aio.server()
     add_JellyfishServicer_to_server(Server(), server)
@@ -181,7 +181,7 @@ async def acked_ms(
             trace={"mbps": list(trace.mbps), "step_s": trace.step_s},
             source_ports=ports,
             fps=6,
-            stream_s=3,
+            stream_s=2,
         )
         client.node = testbed.clients[0]
         assert await client.run() == (0, "")
@@ -189,22 +189,27 @@ async def acked_ms(
         await server.stop(0)
     rows = client.rows()
     assert {row["bandwidth_true_kbps"] for row in rows} == {mbps * 1000 for mbps in trace.mbps}
-    return [1000 * (row["acked_s"] - row["sent_s"]) for row in rows if row["bytes_up"]]
+    origin_s, found = client.summary()["relay"]["started_s"], []
+    for row in (row for row in rows if row["bytes_up"]):
+        sent = row["sent_s"] - origin_s
+        ideal_s = trace.departure(sent, row["bytes_up"] * 8) - sent
+        found.append((row["acked_s"] - row["sent_s"]) / ideal_s)
+    return found
 
 
 async def test_grpc_clients_are_shaped_as_by_a_relay(
     testbed: NamespaceTestbed, tmp_path: Path, clip: Path
 ) -> None:
     """The first frame too: the trace is in force before the connection is."""
-    trace = from_rates("t", [8, 4], 1.5)
+    trace = from_rates("t", [8, 4], 1)
     shaper = TcShaper(NodeHost(testbed.clients[0], testbed.manager, tmp_path))
     first, last = shaper.source_ports(4)
     shaper.start([ShapedClient(client=4, source_ports=(first, last), trace=trace)])
-    by_tc = await acked_ms(testbed, tmp_path, clip, trace, [first, last])
+    by_tc = await stretches(testbed, tmp_path, clip, trace, [first, last])
     shaper.stop()
-    by_relay = await acked_ms(testbed, tmp_path / "relay", clip, trace, None)
-    assert len(by_tc) == len(by_relay) == 18
-    for part in (slice(0, 8), slice(10, 18)):  # one rate each
-        assert median(by_tc[part]) == pytest.approx(median(by_relay[part]), rel=0.1)
-    assert by_tc[0] == pytest.approx(by_relay[0], rel=0.2)
-    assert median(by_tc[10:]) > 1.8 * median(by_tc[:8])
+    by_relay = await stretches(testbed, tmp_path / "relay", clip, trace, None)
+    for found in (by_tc, by_relay):
+        assert len(found) == 12
+        assert min(found) > 0.9, found  # nothing makes a frame early
+        assert min(found) < 1.1, found  # and a busy machine makes some late
+        assert median(found) < 1.4, found
