@@ -86,6 +86,6 @@ def test_every_command(followed: Checkout, assets: Path) -> None:
         for line in text.splitlines():
             run(followed, line)
     runs = {path.name.split("-r0-")[0] for path in (followed.root / "results" / "runs").iterdir()}
-    assert "measured-minex1-jellyfish-synthetic-1-slo150-fps5-smoke-1" in runs
+    assert "measured-minex1-jellyfish-synthetic-1-slo5000-fps1-smoke-1" in runs
     assert "simulated-gpux1-impatient-synthetic-4-slo100-fps25-smoke-1" in runs
     assert "simulated-gpux1-jellyfish-commute-4-slo100-fps25-smoke-1" in runs

@@ -158,7 +158,7 @@ def scored(python: Path, checkout: Checkout, *options: str, env: dict[str, str])
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 def test_a_grid_through_kubectl(with_plugins: Path, small: Checkout, tmp_path: Path) -> None:
     """No Kubernetes: tests/kubectl.py runs a pod's command as a process."""
     kubectl = tmp_path / "bin" / "kubectl"
@@ -218,7 +218,7 @@ def slurm(tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(2400)
 @pytest.mark.usefixtures("slurm")
 def test_a_grid_through_slurm(with_plugins: Path, small: Checkout) -> None:
     options = ("--workflow-profile", "workflow/profiles/slurm", "--slurm-no-account")
