@@ -51,7 +51,7 @@ def draw(*, sizes: Sequence[Path], out: Path, interval_s: float) -> None:
             style.letter(axes, i, f"{load} clients per GPU")
             axes.set_ylabel(CLOCKS[clock])
             axes.yaxis.set_tick_params(labelleft=True)
-        _finish(figure, grid, table, interval_s)
+        _finish(figure, grid, table)
         style.save(figure, out)
     with whole_file(out.with_suffix(".csv")) as temporary:
         table.drop(columns="per_gpu").to_csv(temporary, index=False, float_format="%.4g")
@@ -93,7 +93,9 @@ def _note(read: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     whole = table.loc[table["ended"] == table["instances"], "instances"]
     parts = [f"lines: medians of {whole.max() if len(whole) else 0} instances; bands: up to p99"]
     if table["ended"].lt(table["instances"]).any():
-        parts.append("crosses: half the instances or more took longer than the solver's limit")
+        parts.append(
+            "crosses: half the instances or more took more CPU time than the solver's limit"
+        )
     return [*parts, f"one core of {read['machine'].iloc[0]}"]
 
 
@@ -115,12 +117,19 @@ def _panel(axes: Axes, table: pd.DataFrame, clock: str, interval_s: float) -> No
             color=look.color,
             markersize=4.5,
         )
-    axes.axhline(interval_s * 1000, color=style.GREY, linestyle="--", linewidth=0.8, zorder=1)
+    axes.axhline(
+        interval_s * 1000,
+        color=style.GREY,
+        linestyle="--",
+        linewidth=0.9,
+        zorder=1,
+        label=f"{interval_s:g} s, between plans",
+    )
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
 
 
-def _finish(figure: Figure, grid: np.ndarray, table: pd.DataFrame, interval_s: float) -> None:
+def _finish(figure: Figure, grid: np.ndarray, table: pd.DataFrame) -> None:
     for axes, load in zip(grid, sorted(table["per_gpu"].unique()), strict=True):
         gpus = sorted(table.loc[table["per_gpu"] == load, "gpus"].unique())
         shown = gpus[:: -(-len(gpus) // LABELS)]
@@ -129,15 +138,5 @@ def _finish(figure: Figure, grid: np.ndarray, table: pd.DataFrame, interval_s: f
             each.xaxis.set_minor_locator(NullLocator())
             each.set_xticklabels([f"{g}\n{g * load}" for g in shown])
             each.set_xlabel("GPUs, and clients below")
-    first = grid[0, 0]
-    first.annotate(
-        f"interval between plans, {interval_s:g} s",
-        (0.01, interval_s * 1000),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, 2),
-        textcoords="offset points",
-        size=6.5,
-        color=style.GREY,
-    )
-    handles, names = first.get_legend_handles_labels()
+    handles, names = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=len(names))
