@@ -100,7 +100,9 @@ class Fleet:
                 undo.callback(ssh.close)
             ready = on_each(reached, self._prepare).results()
             owner = _owner(waits=self._config["lock"] == "wait")
-            for name, (facts, code, python) in ready.items():
+            # In one order for all managers: no two may wait for each other.
+            for name in sorted(ready, key=lambda name: (reached[name].address, name)):
+                facts, code, python = ready[name]
                 host = RemoteHost(reached[name], specs[name], facts, code, python, owner)
                 self._hosts[name] = undo.enter_context(host)
             on_each({name: name for name in self._client_names()}, self._check_shaping).results()
@@ -130,9 +132,9 @@ class Fleet:
 
         Schedulers compile when they are first used; that is part of setting up.
         """
-        blocks = [block for block in self._config["grid"] if block["world"] == "measured"]
-        kinds = {pick(self._config, "devices", block["device"])["kind"] for block in blocks}
-        solvers = {policy(cell.policy).solver for cell in cells(self._config)}
+        measured = [cell for cell in cells(self._config) if cell.world == "measured"]
+        kinds = {pick(self._config, "devices", cell.device)["kind"] for cell in measured}
+        solvers = {policy(cell.policy).solver for cell in measured}
         warm = [f"solvers.warm({name!r})" for name in sorted(solvers)]
         imports = sorted(f"import {name}" for kind in kinds for name in _DEVICE_MODULES[kind])
         return (*imports, "from jellyfish.scheduling import solvers", *warm)
@@ -154,7 +156,7 @@ class Fleet:
     def address(self) -> str:
         """Where clients reach the server."""
         server: HostSpec = self.spec.server
-        return server.client_address or str(self._hosts[server.name].ssh.fabric.host)
+        return server.client_address or self._hosts[server.name].ssh.address[0]
 
     def placement(self, key: str) -> Placement:
         """Return where the processes of the run called `key` live."""

@@ -100,6 +100,11 @@ class Ssh:
                 break
         return self
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where the host is, as ssh_config resolves it: name or address, and port."""
+        return str(self.fabric.host), int(self.fabric.port)
+
     def _open(self) -> None:
         self.fabric.open()
         transport = self.fabric.transport
