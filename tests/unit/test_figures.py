@@ -206,7 +206,10 @@ def test_captions_print_the_config_and_are_sound_markup(
     values: dict[str, Any] = yaml.safe_load((ROOT / "config" / config).read_text())
     job = SimpleNamespace(
         config=values,
+        input={"size_rule": ["size_rule.csv"]},
         params={
+            **values["planning"]["quality"],
+            "interval_s": values["server"]["plan_interval_s"],
             "latencies": "cpu: onnxruntime",
             "emulated": False,
             "setting": CELL,
