@@ -20,6 +20,8 @@ from experiment.simulation import is_current, simulate
 from jellyfish.errors import ConfigError
 from jellyfish.files.atomic import write_json
 from jellyfish.files.provenance import is_complete
+from jellyfish.policy import policy
+from jellyfish.scheduling import solvers
 
 RULES = {"measured": "cell", "simulated": "simulated_cell"}  # world -> its name in the workflow
 
@@ -92,6 +94,7 @@ def _doing(
     if not needed or cell.world == "simulated":
         yield simulate
     elif config["hosts"] is None:
+        _compile(config, tell)
         with on_testbed():
             yield partial(execute, tell=tell)
     else:
@@ -99,6 +102,15 @@ def _doing(
 
         with Fleet(config, root) as hosts:
             yield partial(execute, hosts=hosts, tell=tell)
+
+
+def _compile(config: Config, tell: Callable[[str], None]) -> None:
+    """Have the schedulers of measured cells compiled on disk: a server's start is no time for it."""
+    measured = [cell for cell in cells(config) if cell.world == "measured"]
+    tell("compiling schedulers, once; about a minute")
+    for name in sorted({policy(cell.policy).solver for cell in measured}):
+        solvers.warm(name)
+    tell("")
 
 
 def complete(config: Config, run: Run, results: Path, root: Path = ROOT) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from jellyfish.scheduling import solvers
 from scripts.data import fetch_named
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -16,6 +17,11 @@ ROOT = Path(__file__).resolve().parents[1]
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+def pytest_sessionstart() -> None:
+    """Have the scheduler compiled before any test's time runs: a minute in a fresh checkout."""
+    solvers.warm("jellyfish")
 
 
 @pytest.fixture(scope="session")

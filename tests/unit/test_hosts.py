@@ -43,14 +43,15 @@ def test_a_local_connection_runs_puts_and_gets(tmp_path: Path) -> None:
 
 def test_a_process_runs_in_the_background_and_is_ended_by_pid(tmp_path: Path, root: Path) -> None:
     core = min(os.sched_getaffinity(0))
-    text = "import os, time; print(os.getcwd(), os.sched_getaffinity(0)); time.sleep(60)"
+    text = "import os, time; print(os.getcwd(), os.sched_getaffinity(0), flush=True); time.sleep(60)"
     with process(tmp_path, root, text, cores=(core,)) as box:
         pid, start = map(int, box.pid_file.read_text().split())
         found = processes.ProcessId(pid, start)
         assert found.alive
         assert os.getsid(pid) == pid  # a Ctrl-C at the terminal does not reach it
         assert box.running
-        assert box.wait(0.3) is None
+        while not box.log.read_text().strip():
+            assert box.wait(0.05) is None
         assert box.log_tail() == f"{root} {{{core}}}"
     assert not found.alive
     assert box.exit_code == -signal.SIGTERM
