@@ -105,7 +105,7 @@ def _doing(
 
 
 def _compile(config: Config, tell: Callable[[str], None]) -> None:
-    """Have the schedulers of measured cells compiled on disk: a server's start is no time for it."""
+    """Compile the schedulers of measured cells to disk: a server's start is no time for it."""
     measured = [cell for cell in cells(config) if cell.world == "measured"]
     tell("compiling schedulers, once; about a minute")
     for name in sorted({policy(cell.policy).solver for cell in measured}):

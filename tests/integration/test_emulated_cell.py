@@ -31,7 +31,7 @@ def config_of(root: Path) -> dict[str, Any]:
         "traces": ["synthetic"],
         "clients": [2],
         "slo_ms": [300],
-        "fps": [20],  # both clients at the largest DNN are more than one GPU can serve
+        "fps": [20],  # both at the largest DNN are more than one GPU serves
         "clips": ["vtest-1"],
         "repetitions": 1,
     }

@@ -43,7 +43,9 @@ def test_a_local_connection_runs_puts_and_gets(tmp_path: Path) -> None:
 
 def test_a_process_runs_in_the_background_and_is_ended_by_pid(tmp_path: Path, root: Path) -> None:
     core = min(os.sched_getaffinity(0))
-    text = "import os, time; print(os.getcwd(), os.sched_getaffinity(0), flush=True); time.sleep(60)"
+    text = (
+        "import os, time; print(os.getcwd(), os.sched_getaffinity(0), flush=True); time.sleep(60)"
+    )
     with process(tmp_path, root, text, cores=(core,)) as box:
         pid, start = map(int, box.pid_file.read_text().split())
         found = processes.ProcessId(pid, start)
