@@ -108,7 +108,7 @@ def test_every_frame_of_every_host_has_a_row(
 ) -> None:
     _, folder, index = done
     frames = read_table(folder / "frames.parquet").to_pandas()
-    assert sorted(frames.client) == [0] * 30 + [1] * 30
+    assert sorted(frames.client) == [0] * 60 + [1] * 60
     assert index["runs"][0]["outcomes"]["ok"] > 20  # whatever else this machine does
     for i in (0, 1):  # taking turns
         job = read_json(folder / "jobs" / f"client-{i}.job.json")
