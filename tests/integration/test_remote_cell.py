@@ -158,7 +158,7 @@ def test_one_of_two_managers_waits_or_refuses(config: Config, root: Path, sshd: 
 
     with Fleet(config, root):
         with (
-            pytest.raises(RunError, match=r"server: it is in use by process \d+ of .*@"),
+            pytest.raises(RunError, match=r"client-host-0: it is in use by process \d+ of .*@"),
             Fleet({**config, "lock": "refuse"}, root),
         ):
             pass
