@@ -154,15 +154,17 @@ def put_environment(ssh: Ssh, facts: Facts, root: Path, made: bool) -> str:
         )
     remote = _temporary(ssh, facts, "venv")
     ssh.put(str(root / LOCK), f"{remote}/{LOCK}")
+    there, packed = shlex.quote(target), shlex.quote(remote)
     make = (
-        f"rm -rf {target} && {shlex.quote(facts.python)} -m venv {target} && "
-        f"{target}/bin/python -m pip install --quiet --no-input --disable-pip-version-check "
-        f"-r {remote}/{LOCK} && touch {target}/complete && rm -rf {remote}"
+        f"rm -rf {there} && {shlex.quote(facts.python)} -m venv {there} && "
+        f"{there}/bin/python -m pip install --quiet --no-input --disable-pip-version-check "
+        f"-r {packed}/{LOCK} && touch {there}/complete && rm -rf {packed}"
     )
     try:
         # Two managers make one environment one after the other; the second finds it made.
-        locked = f"[ -e {target}/complete ] || ({make})"
-        ssh.said(f"flock {facts.work}/venv sh -c {shlex.quote(locked)}", VENV_TIMEOUT_S)
+        locked = f"[ -e {there}/complete ] || ({make})"
+        venvs = shlex.quote(f"{facts.work}/venv")
+        ssh.said(f"flock {venvs} sh -c {shlex.quote(locked)}", VENV_TIMEOUT_S)
     except RunError as error:
         raise RunError(
             f"{error}\n  (making {target} from {LOCK}; make room, see to its network, "

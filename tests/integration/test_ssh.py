@@ -148,11 +148,11 @@ def test_an_environment_without_the_packages(sshd: Sshd, tmp_path: Path, root: P
 @pytest.mark.slow
 def test_an_environment_is_made_once_for_a_lock(sshd: Sshd, tmp_path: Path) -> None:
     (tmp_path / "requirements.lock").write_text("# no packages, for the sake of time\n")
-    with ssh_to(sshd) as host:
+    with ssh_to(sshd, work=str(tmp_path / "work of a host")) as host:  # a shell would split it
         facts = look(host, host.spec)
         python = put_environment(host, facts, tmp_path, made=True)
         assert python.startswith(f"{facts.work}/venv/")
-        assert host.said(f"{python} -c 'import sys; print(sys.version_info[:2])'") == "(3, 11)"
+        assert host.said(f"'{python}' -c 'import sys; print(sys.version_info[:2])'") == "(3, 11)"
         made = Path(python).lstat()
         assert put_environment(host, facts, tmp_path, made=True) == python
         assert Path(python).lstat() == made
