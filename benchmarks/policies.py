@@ -77,12 +77,8 @@ def _counts(row: FrameRow, found: Counted, reference: Sequence[int]) -> tuple[in
 def _paths(
     config: Config, clip: str, results: Path, sizes: tuple[int, ...]
 ) -> tuple[tuple[tuple[int, Path], ...], Path, Rule]:
-    zoo, scoring = zoo_of(config, ROOT), config["scoring"]
-    rule = Rule(
-        classes=tuple(zoo.labels.index(name) for name in scoring["classes"]),
-        confidence=float(scoring["confidence"]),
-        iou=float(scoring["iou"]),
-    )
+    zoo = zoo_of(config, ROOT)
+    rule = Rule.from_config(config["scoring"], zoo.labels)
     by_size = tuple((px, detections_path(config, clip, px, results)) for px in sizes)
     return by_size, detections_path(config, clip, zoo.reference_px, results), rule
 

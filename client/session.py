@@ -238,7 +238,6 @@ class Session:
         self._sent_s = row.sent_s
         row.px_sent, row.bytes_up = px, len(frame.image)
         self._in_flight[row.frame] = row
-        kbps = self._uplink.kbps(_now())
         self._uplink.sent(row.frame, row.bytes_up, px, row.sent_s)
         self._transport.send(
             Frame(
@@ -246,7 +245,7 @@ class Session:
                 tag=frame.tag,
                 image=frame.image,
                 px=px,
-                bandwidth_kbps=kbps,
+                bandwidth_kbps=row.bandwidth_est_kbps,
                 device_ms=(row.sent_s - row.capture_s) * 1000,
             )
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,8 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from experiment.collect import summary
-from experiment.grid import Cell, Config, Run, cells, digest, of_cell, run_settings, runs
-from experiment.leftovers import FORCED
+from experiment.grid import Cell, Config, Run, cells, digest, of_cell, run_settings, runs, span_s
+from experiment.leftovers import is_forced
 from experiment.lock import on_testbed
 from experiment.paths import ROOT, run_folder
 from experiment.progress import progress
@@ -47,7 +46,7 @@ def run_cell(config: Config, cell: Cell, results: Path, root: Path = ROOT) -> Pa
     config = of_cell(config, cell)
     index = _index(config, cell, results)
     wanted = runs(config, cell)
-    if _forced(index, RULES[cell.world]):
+    if is_forced(RULES[cell.world], index):
         for run in wanted:
             shutil.rmtree(run_folder(run.key, results), ignore_errors=True)
     missing = [run for run in wanted if not complete(config, run, results, root)]
@@ -81,9 +80,8 @@ def heading(config: Config, cell: Cell, results: Path) -> str:
 
 def _takes_s(config: Config, cell: Cell) -> float:
     """Return about how long a measured cell takes."""
-    client = of_cell(config, cell)["client"]
-    starts_s = sum(client["start_gap_s"]) / 2 * (len(cell.clients) - 1)
-    return float(client["stream_s"] + starts_s + AROUND_S) * len(cell.clips) * cell.repetitions
+    streams_s = span_s(of_cell(config, cell)["client"], len(cell.clients))
+    return (streams_s + AROUND_S) * len(cell.clips) * cell.repetitions
 
 
 @contextmanager
@@ -94,7 +92,9 @@ def _doing(
     if not needed or cell.world == "simulated":
         yield simulate
     elif config["hosts"] is None:
-        _compile(config, tell)
+        tell("compiling its scheduler, where that was not done yet: about a minute")
+        solvers.warm(policy(cell.policy).solver)  # a server's start is no time for it
+        tell("starting")
         with on_testbed():
             yield partial(execute, tell=tell)
     else:
@@ -102,15 +102,6 @@ def _doing(
 
         with Fleet(config, root) as hosts:
             yield partial(execute, hosts=hosts, tell=tell)
-
-
-def _compile(config: Config, tell: Callable[[str], None]) -> None:
-    """Compile the schedulers of measured cells to disk: a server's start is no time for it."""
-    measured = [cell for cell in cells(config) if cell.world == "measured"]
-    tell("compiling schedulers, once; about a minute")
-    for name in sorted({policy(cell.policy).solver for cell in measured}):
-        solvers.warm(name)
-    tell("")
 
 
 def complete(config: Config, run: Run, results: Path, root: Path = ROOT) -> bool:
@@ -122,8 +113,3 @@ def complete(config: Config, run: Run, results: Path, root: Path = ROOT) -> bool
         return is_current(config, run, results, root)
     settings = run_settings(config, run.cell, run.clip, run.repetition)
     return is_complete(run_folder(run.key, results), digest(settings))
-
-
-def _forced(index: Path, rule: str) -> bool:
-    named = os.environ.get(FORCED, "").splitlines()
-    return any(name in named for name in ("*", rule, str(index)))

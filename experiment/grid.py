@@ -153,6 +153,16 @@ def of_cell(config: Config, cell: Cell) -> Config:
     )
 
 
+def span_s(client: Mapping[str, Any], clients: int) -> float:
+    """Return about how long a run streams, from its first client's start to its last one's end.
+
+    Args:
+        client: the config's section of that name.
+        clients: how many there are.
+    """
+    return float(client["stream_s"] + sum(client["start_gap_s"]) / 2 * (clients - 1))
+
+
 def is_emulated(config: Config, device: str) -> bool:
     """Whether `device` runs no DNN: it waits, and answers with stored detections."""
     return bool(pick(config, "devices", device)["kind"] == "emulated")

@@ -22,6 +22,12 @@ FORCED = "JELLYFISH_FORCERUN"
 GRACE_S = 12.0  # more than a guarded script takes at most (experiment.guard)
 
 
+def is_forced(rule: str, output: Path) -> bool:
+    """Whether --forcerun named the job of `rule` that makes `output`."""
+    named = os.environ.get(FORCED, "").splitlines()
+    return any(name in named for name in ("*", rule, str(output)))
+
+
 def say(text: str) -> None:
     """Tell the user, on the stream that Snakemake uses too."""
     print(f"jellyfish: {text}", file=sys.stderr, flush=True)

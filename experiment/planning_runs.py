@@ -6,7 +6,6 @@ and is done again only when config values or the solver's code changed.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -18,7 +17,7 @@ import pyarrow.parquet as pq
 
 from experiment import provenance
 from experiment.grid import Config, digest
-from experiment.leftovers import FORCED
+from experiment.leftovers import is_forced
 from experiment.lock import on_testbed
 from experiment.paths import ROOT
 from experiment.planning_code import digest_behind, files_behind
@@ -75,7 +74,7 @@ def run_size(config: Config, stage: str, size: Size, results: Path, root: Path =
         progress(f"{stage} {size.name}", total) as step,
     ):
         place = _Place(results, root, step)
-        if _forced(table, RULES[stage]):
+        if is_forced(RULES[stage], table):
             _forget(asked, size, counted.seeds, place)
         parts = [_rows(asked, size, each, counted.seeds, place) for each in asked.contenders]
     rows = pa.concat_tables(parts)
@@ -145,11 +144,6 @@ def _do(unit: Unit, place: _Place) -> None:
 def _is_hopeless(ended: Sequence[bool], unit: Unit) -> bool:
     """Whether to try no more: time is measured, and the first that were tried took too long."""
     return unit.stage == TIMINGS and len(ended) >= PATIENCE and not any(ended[:PATIENCE])
-
-
-def _forced(table: Path, rule: str) -> bool:
-    named = os.environ.get(FORCED, "").splitlines()
-    return any(name in named for name in ("*", rule, str(table)))
 
 
 def _forget(asked: Study, size: Size, seeds: tuple[int, ...], place: _Place) -> None:

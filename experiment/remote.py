@@ -29,6 +29,7 @@ from experiment import processes, provenance
 from experiment.lock import FileLock, lock_path
 from experiment.processes import ProcessId
 from jellyfish.errors import JellyfishError, RunError
+from jellyfish.files.atomic import whole_file
 
 GRACE_S = 8.0
 SILENCE_S = 10.0
@@ -116,9 +117,8 @@ class Hand:
 
     def write(self, path: str, text: str) -> None:
         """Write a file, whole."""
-        part = Path(f"{path}.part")
-        part.write_text(text)
-        part.replace(path)
+        with whole_file(Path(path)) as temporary:
+            temporary.write_text(text)
 
     def read(self, path: str) -> str | None:
         """Return a file's text; None where there is none."""

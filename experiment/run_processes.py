@@ -119,11 +119,11 @@ class Testbed:
         return float(max(_longest_s(job) for job in jobs))
 
     def _shape(self, jobs: list[dict[str, Any]]) -> None:
-        for k, shaper in enumerate(self._at.shapers):
+        for shaper in self._at.shapers:
             shaped = [
                 ShapedClient(client=i, source_ports=ports, trace=_uplink(job["trace"]))
                 for i, job in enumerate(jobs)
-                if i % len(self._at.shapers) == k and (ports := shaper.source_ports(i)) is not None
+                if shaper is self._at.shaper_of(i) and (ports := shaper.source_ports(i)) is not None
             ]
             shaper.start(shaped)
 

@@ -9,6 +9,7 @@ import logging
 import shlex
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -146,10 +147,7 @@ class Ssh:
         Raises:
             RunError: it cannot be written there.
         """
-        try:
-            return self.fabric.put(local, remote)
-        except (OSError, SSHException, EOFError) as error:
-            raise RunError(f"{self.host}: cannot write {remote}: {_text(error)}") from error
+        return self._copied(lambda: self.fabric.put(local, remote), f"write {remote}")
 
     def get(self, remote: str, local: str | None = None) -> Any:
         """Copy a file from the host.
@@ -157,10 +155,13 @@ class Ssh:
         Raises:
             RunError: it cannot be read there.
         """
+        return self._copied(lambda: self.fabric.get(remote, local), f"read {remote}")
+
+    def _copied(self, copy: Callable[[], Any], what: str) -> Any:
         try:
-            return self.fabric.get(remote, local)
+            return copy()
         except (OSError, SSHException, EOFError) as error:
-            raise RunError(f"{self.host}: cannot read {remote}: {_text(error)}") from error
+            raise RunError(f"{self.host}: cannot {what}: {_text(error)}") from error
 
     def close(self) -> None:
         """End the connection, and those to hosts on the way."""

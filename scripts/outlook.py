@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from experiment.cell import complete
-from experiment.grid import Config, Run, run_settings
+from experiment.grid import Config, Run, run_settings, span_s
 from jellyfish.errors import DataError
 from jellyfish.files.provenance import Provenance, read_provenance
 
@@ -62,19 +62,16 @@ def _seconds(world: str, left: list[dict[str, Any]], records: list[Provenance]) 
     """Return how long runs with the settings `left` take one after another; None: nobody knows."""
     took = [(_took_s(r), r.settings) for r in records]
     if world == "measured":
-        beyond = median([s - _span_s(settings) for s, settings in took] or [0.0])
-        return sum(_span_s(settings) + max(0.0, beyond) for settings in left)
+        beyond = median([s - _streams_s(settings) for s, settings in took] or [0.0])
+        return sum(_streams_s(settings) + max(0.0, beyond) for settings in left)
     if not took:
         return None
     per_frame = median(s / max(1.0, _frames(settings)) for s, settings in took)
     return per_frame * sum(_frames(settings) for settings in left)
 
 
-def _span_s(settings: Mapping[str, Any]) -> float:
-    """Return how long a run streams, from its first client's start to its last one's end."""
-    client = settings["client"]
-    gap = sum(client["start_gap_s"]) / 2
-    return float(client["stream_s"] + gap * (len(settings["clients"]) - 1))
+def _streams_s(settings: Mapping[str, Any]) -> float:
+    return span_s(settings["client"], len(settings["clients"]))
 
 
 def _frames(settings: Mapping[str, Any]) -> float:

@@ -35,6 +35,7 @@ from typing import Any, NoReturn
 
 from client.linux import die_with_parent, sleep_precisely
 from jellyfish.errors import ConfigError, JellyfishError, RunError
+from jellyfish.files.atomic import write_json
 from jellyfish.trace import Trace
 
 CHUNK_BYTES = 4096  # larger ones leave in visible lumps
@@ -246,9 +247,7 @@ def _teller(started: Path | None) -> Callable[[dict[str, Any]], None]:
 
     def tell(line: dict[str, Any]) -> None:
         if started is not None and "started_s" in line:
-            part = started.with_suffix(".part")
-            part.write_text(json.dumps(line))
-            part.replace(started)
+            write_json(started, line)
         _print(line)
 
     return tell

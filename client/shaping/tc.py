@@ -9,7 +9,6 @@ SIGKILL, puts back the interface as it was; after a SIGKILL the next one does, o
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import select
 import signal
@@ -29,6 +28,7 @@ from client.shaping.tc_host import Claim, apply, clean_up, root_command, show
 from client.shaping.tc_job import KEYS, Job, Shaped
 from client.shaping.tc_report import passed
 from jellyfish.errors import JellyfishError, RunError
+from jellyfish.files.atomic import write_json
 
 _POLL_S = 0.005  # how soon a client's start is noticed
 _IDLE_S = 0.25
@@ -98,11 +98,11 @@ class Shaper:
             job.memory.keep(job.interface.root())
             try:
                 apply(job.commands.set_up([one.uplink for one in job.shaped]))
-                _write(job.out_dir / "tc.ready.json", {"interface": job.interface.name})
+                write_json(job.out_dir / "tc.ready.json", {"interface": job.interface.name})
                 self._follow(Root())
             finally:
                 try:
-                    _write(job.out_dir / "tc.json", self._report())
+                    write_json(job.out_dir / "tc.json", self._report())
                 finally:
                     clean_up(job.interface, job.memory)
 
@@ -177,12 +177,6 @@ class Shaper:
                 for one in self._job.shaped
             ],
         }
-
-
-def _write(path: Path, value: dict[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(value, indent=1))
-    part.replace(path)
 
 
 def _keep_time() -> None:

@@ -42,7 +42,6 @@ SOLVERS: dict[str, Solver] = {
     "paper": paper.solve,
     "optimum": _optimum,
 }
-
 """Those whose plans are feasible."""
 
 BASELINES: dict[str, Solver] = {"static": static.solve}

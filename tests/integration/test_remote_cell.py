@@ -23,7 +23,7 @@ from jellyfish.files.provenance import read_provenance
 from jellyfish.files.tables import read_table
 from jellyfish.records import Outcome
 from tests.integration.test_cell import MANAGER
-from tests.integration.test_emulated_cell import config_of, prepare
+from tests.integration.test_emulated_cell import config_of
 from tests.sshd import MISSING, Sshd, available
 
 Config = dict[str, Any]
@@ -44,15 +44,6 @@ def config(root: Path, sshd: Sshd) -> Config:
     value = config_of(root) | {"hosts": str(sshd.hosts_file()), "allow_dirty": True}
     value["server"] |= {"start_timeout_s": 240, "policy": "paper"}  # which compiles nothing
     return value
-
-
-@pytest.fixture(scope="module")
-def results(
-    config: Config, root: Path, assets: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    folder = tmp_path_factory.mktemp("results")
-    prepare(config, root, assets, folder)
-    return folder
 
 
 def remote_processes(sshd: Sshd) -> list[ProcessId]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,11 @@ from experiment.cell import run_cell
 from experiment.testbed import NamespaceTestbed
 from jellyfish.files.atomic import read_json
 from jellyfish.files.tables import read_table
-from tests.integration.test_emulated_cell import config_of, prepare
-from tests.namespaces import own_testbed
+from tests.integration.test_emulated_cell import config_of
 
 CLIENTS = [[300, 10], [400, 15], [300, 5], [400, 10]]  # SLO in ms, fps
 STEP_PX = 32
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="module")
-def testbed() -> Iterator[NamespaceTestbed]:
-    with own_testbed() as made:
-        yield made
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +29,6 @@ def config(root: Path) -> dict[str, Any]:
     value["traces"]["synthetic"] |= {"mbps": [20, 7.5, 4], "step_s": 1}
     value["grid"][0] |= {"clients": [], "slo_ms": [], "fps": [], "mixed": ["four"]}
     return value
-
-
-@pytest.fixture(scope="module")
-def results(
-    config: dict[str, Any], root: Path, assets: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    folder = tmp_path_factory.mktemp("results")
-    prepare(config, root, assets, folder)
-    return folder
 
 
 def shaped_by(testbed: NamespaceTestbed, shaper: str) -> str:

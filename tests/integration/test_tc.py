@@ -24,17 +24,11 @@ import pytest
 from client.shaping.tc_commands import PORTS_EACH
 from experiment.testbed import INTERFACE, NamespaceTestbed, Node
 from jellyfish.trace import Trace, constant, from_rates
-from tests.namespaces import connect, inside, listen, own_testbed
+from tests.namespaces import connect, inside, listen
 
 ROUNDS = 3  # the machine is shared: a round may be disturbed, the median of three hardly
 FIRST_PORT = 20480
 MESSAGE_BYTES = 50_000
-
-
-@pytest.fixture(scope="module")
-def testbed() -> Iterator[NamespaceTestbed]:
-    with own_testbed() as made:
-        yield made
 
 
 def tc_shows(node: Node) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,15 +25,8 @@ from jellyfish.trace import Trace, constant, from_rates
 from tests.conftest import ROOT
 from tests.integration.test_client import ClientProcess, Server, clip
 from tests.integration.test_tc import in_node, tc_shows
-from tests.namespaces import own_testbed
 
 __all__ = ["clip"]  # a fixture
-
-
-@pytest.fixture(scope="module")
-def testbed() -> Iterator[NamespaceTestbed]:
-    with own_testbed(clients=1) as made:
-        yield made
 
 
 class NodeHost:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -19,19 +18,12 @@ from jellyfish.errors import RunError
 from jellyfish.files.atomic import read_json
 from jellyfish.files.tables import read_table
 from jellyfish.records import Outcome
-from tests.integration.test_emulated_cell import config_of, prepare
-from tests.namespaces import own_testbed
+from tests.integration.test_emulated_cell import config_of
 
 Config = dict[str, Any]
 CLIENTS = [[300, 10], [400, 5], [300, 5], [500, 10]]
 STREAM_S = 12.0
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-@pytest.fixture(scope="module")
-def testbed() -> Iterator[NamespaceTestbed]:
-    with own_testbed() as made:
-        yield made
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +34,6 @@ def config(root: Path, testbed: NamespaceTestbed) -> Config:
     value["mixed"] = {"four": CLIENTS}
     value["grid"][0] |= {"clients": [], "slo_ms": [], "fps": [], "mixed": ["four"]}
     return value
-
-
-@pytest.fixture(scope="module")
-def results(
-    config: Config, root: Path, assets: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    folder = tmp_path_factory.mktemp("results")
-    prepare(config, root, assets, folder)
-    return folder
 
 
 def qdiscs(testbed: NamespaceTestbed) -> list[str]:

@@ -1,0 +1,30 @@
+"""What measured cells in these tests share: a testbed in namespaces, and inputs of the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiment.testbed import NamespaceTestbed
+from tests.integration.test_emulated_cell import prepare
+from tests.namespaces import own_testbed
+
+
+@pytest.fixture(scope="module")
+def testbed() -> Iterator[NamespaceTestbed]:
+    """A server and two client hosts in namespaces of the module's own."""
+    with own_testbed() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def results(
+    config: dict[str, Any], root: Path, assets: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A results directory with all that cells of the module's `config` start from."""
+    folder = tmp_path_factory.mktemp("results")
+    prepare(config, root, assets, folder)
+    return folder
