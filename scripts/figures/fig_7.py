@@ -147,5 +147,4 @@ def _legend(figure: Figure, grid: np.ndarray) -> None:
     for axes in grid.flat:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             shown.setdefault(name, handle)
-    names = list(shown)
-    figure.legend(list(shown.values()), names, loc="outside upper center", ncols=len(names))
+    style.legend_above(figure, list(shown.values()), list(shown))

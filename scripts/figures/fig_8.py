@@ -130,9 +130,4 @@ def _legend(figure: Figure, axes: Axes, rates: list[str]) -> None:
         axes.plot([], [], **_look(rate, rates), label=name)
     handles, names = axes.get_legend_handles_labels()
     order = [*range(2, len(names)), 0, 1]
-    figure.legend(
-        [handles[i] for i in order],
-        [names[i] for i in order],
-        loc="outside upper center",
-        ncols=len(names),
-    )
+    style.legend_above(figure, [handles[i] for i in order], [names[i] for i in order])

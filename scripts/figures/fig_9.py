@@ -119,4 +119,4 @@ def _finish(figure: Figure, grid: np.ndarray, counts: list[float]) -> None:
     for i, count in enumerate(counts):
         name = f"{count:g} client{'s' if count != 1 else ''}"
         grid[0, 0].plot([], [], **style.line(i).kwargs(), label=name)
-    figure.legend(loc="outside upper center", ncols=len(counts))
+    style.legend_above(figure, *grid[0, 0].get_legend_handles_labels())

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any, cast
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
@@ -124,6 +126,17 @@ def _wrapped(note: str, width_in: float) -> list[str]:
         else:
             lines[-1] = longer
     return lines
+
+
+def legend_above(figure: Figure, handles: Sequence[Artist], names: Sequence[str]) -> None:
+    """Put a legend above all panels, in as few rows as the figure's width allows."""
+    for rows in range(1, len(names) + 1):
+        legend = figure.legend(
+            handles, names, loc="outside upper center", ncols=ceil(len(names) / rows)
+        )
+        if legend.get_window_extent().width <= figure.bbox.width or rows == len(names):
+            return
+        legend.remove()
 
 
 def letter(axes: Axes, index: int | None, title: str) -> None:

@@ -33,6 +33,7 @@ def check_drawn(out: Path, width_in: float) -> None:
     assert pixels.shape[1] == pytest.approx(width_in * 300, abs=2)
     ink = float((pixels[..., :3].min(axis=2) < 0.9).mean())
     assert 0.01 < ink < 0.5
+    assert float(pixels[:, [0, -1], :3].min()) > 0.9, "something is cut off at an edge"
 
 
 @pytest.mark.parametrize(("batches", "samples"), [(2, 100), (8, 2000), (1, 500)])
@@ -94,6 +95,15 @@ def test_fig_8_draws_one_run_a_cell_or_their_spread(
     scores = write_scores(tmp_path / "scores.parquet", clips, mixed)
     fig_8.draw(scores=scores, profile=profile, out=tmp_path / "fig_8.pdf", world="measured")
     check_drawn(tmp_path / "fig_8.pdf", style.TEXT_IN)
+
+
+def test_fig_8_of_one_slo_has_room_for_its_legend(tmp_path: Path) -> None:
+    profile, _ = write_profile_tables(tmp_path)
+    path = write_scores(tmp_path / "scores.parquet", 1, False)
+    scores = pd.read_parquet(path)
+    scores[scores["slo"] == scores["slo"].iloc[0]].to_parquet(path)
+    fig_8.draw(scores=path, profile=profile, out=tmp_path / "fig_8.pdf", world="measured")
+    check_drawn(tmp_path / "fig_8.pdf", style.COLUMN_IN)
 
 
 def test_figures_read_columns_that_are_written() -> None:
