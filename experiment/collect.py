@@ -13,7 +13,8 @@ from experiment.grid import Config, Run, latencies
 from jellyfish.errors import RunError
 from jellyfish.files.atomic import read_json, write_json
 from jellyfish.files.provenance import read_provenance
-from jellyfish.files.tables import read_table, write_table
+from jellyfish.files.tables import frames_table, read_table, write_table
+from jellyfish.records import FrameRow, Reason
 
 WORKING_FILES = (
     "go",
@@ -51,6 +52,37 @@ def collect_tables(config: Config, run: Run, folder: Path) -> None:
     frames = with_run(pa.concat_tables(tables), config, run)
     write_table(folder / "frames.parquet", frames)
     write_json(folder / "detections.json", detections)
+
+
+def keep_rows(config: Config, run: Run, folder: Path, why: str) -> None:
+    """Write frames.parquet of a run that failed: what its clients left, for a look.
+
+    A client whose rows nobody has, since its host is lost or it was killed, has one row a tick
+    all the same: lost, and why. Nothing is written where no client has left any.
+
+    Raises:
+        DataError: a client's file is damaged.
+    """
+    stream_s = float(config["client"]["stream_s"])
+    paths = [folder / f"client-{i}.frames.parquet" for i in range(len(run.cell.clients))]
+    if not any(path.exists() for path in paths):
+        return
+    tables = []
+    for i, (path, client) in enumerate(zip(paths, run.cell.clients, strict=True)):
+        lost = (
+            FrameRow(
+                client=i,
+                frame=k,
+                clip_frame=-1,
+                fps=client.fps,
+                slo_ms=client.slo_ms,
+                capture_s=float("nan"),
+                reason=f"{Reason.NO_ROWS}: {why}",
+            )
+            for k in range(expected_ticks(stream_s, client.fps))
+        )
+        tables.append(read_table(path) if path.exists() else frames_table(lost))
+    write_table(folder / "frames.parquet", with_run(pa.concat_tables(tables), config, run))
 
 
 def with_run(frames: Any, config: Config, run: Run) -> Any:

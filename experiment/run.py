@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import errno
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiment import processes, provenance
-from experiment.collect import collect_tables, tidy
+from experiment.collect import collect_tables, keep_rows, tidy
 from experiment.grid import Config, Run, latencies, run_settings
 from experiment.paths import ROOT, profile_folder, run_folder
 from experiment.places import here
@@ -62,11 +63,20 @@ def execute(
             write_json(folder / "hosts.json", hosts.description())
         write_provenance(folder, _provenance(config, run, started, results, root, hosts))
     except (RunError, OSError) as error:
+        _keep(config, run, folder, error)
         raise _explained(error, run, folder) from error
     if final.exists():
         shutil.rmtree(final)
     folder.replace(final)
     return final
+
+
+def _keep(config: Config, run: Run, folder: Path, error: Exception) -> None:
+    """Put together what is there of a failed run; should that fail too, the first error counts."""
+    try:
+        keep_rows(config, run, folder, str(error).splitlines()[0])
+    except (DataError, OSError) as second:
+        print(f"while ending: {second}", file=sys.stderr)
 
 
 def _explained(error: Exception, run: Run, folder: Path) -> JellyfishError:

@@ -29,6 +29,7 @@ class Reason(StrEnum):
     SOURCE_SLOW = "source too slow"  # the frame source had nothing at the tick
     SERVER_GONE = "server gone"
     NO_ANSWER = "no answer"  # the stream ended while it was under way
+    NO_ROWS = "the client left no rows"  # of a failed run: its host was lost, or it was killed
     BAD_IMAGE = "bad image"
     WORKER_DIED = "worker died"
     STOPPING = "server stopping"

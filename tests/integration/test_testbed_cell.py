@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 import time
+from collections import Counter
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -15,9 +18,9 @@ from experiment import grid, paths, processes
 from experiment.cell import run_cell
 from experiment.testbed import NamespaceTestbed, Node
 from jellyfish.errors import RunError
-from jellyfish.files.atomic import read_json
 from jellyfish.files.tables import read_table
 from jellyfish.records import Outcome
+from tests.integration.test_cell import MANAGER
 from tests.integration.test_emulated_cell import config_of
 
 Config = dict[str, Any]
@@ -97,6 +100,25 @@ def check_rows(folder: Path) -> Any:
     return frames
 
 
+def test_a_killed_manager_leaves_no_process_and_no_qdisc(
+    config: Config, results: Path, root: Path, testbed: NamespaceTestbed
+) -> None:
+    """The next test measures the same cell anew."""
+    before = qdiscs(testbed)
+    command = [sys.executable, "-c", MANAGER, json.dumps({**config, "seed": 1}), str(results)]
+    with subprocess.Popen(command, cwd=root) as manager:
+        during: list[str] = []
+
+        def kill() -> None:
+            during.extend(qdiscs(testbed))
+            manager.kill()
+
+        in_the_middle(testbed, kill).join(300)
+    assert sum("qdisc htb 4a46:" in line for line in during) == len(testbed.clients)
+    assert processes.wait_gone(running(testbed), 30.0) == []
+    assert qdiscs(testbed) == before
+
+
 def test_a_mixed_cell_shaped_by_tc(
     config: Config, results: Path, testbed: NamespaceTestbed
 ) -> None:
@@ -126,30 +148,57 @@ def test_a_network_that_is_away_for_two_seconds(
     check_rows(folder)
 
 
-def test_a_network_that_is_cut_for_good(
-    config: Config, results: Path, testbed: NamespaceTestbed
-) -> None:
+def cut_off(
+    config: Config, results: Path, testbed: NamespaceTestbed, node: Node, seed: int, said: str
+) -> Path:
+    """Pull out a host's cable in the middle of a run; check its end, and return what is kept."""
     before, cut_s = qdiscs(testbed), []
 
     def cut() -> None:
         cut_s.append(time.monotonic())
-        cable(testbed, testbed.clients[1], "down")
+        cable(testbed, node, "down")
 
     meddler = in_the_middle(testbed, cut)
     try:
-        with pytest.raises(RunError, match=r"client-2: (nothing heard|the SSH session)") as seen:
-            measured(config, results, seed=3)
+        with pytest.raises(RunError, match=said) as seen:
+            measured(config, results, seed)
         took_s = time.monotonic() - cut_s[0]
         meddler.join(5.0)
         assert took_s < 30, seen.value
         assert processes.wait_gone(running(testbed), 30.0) == []
         assert qdiscs(testbed) == before
-        (run,) = grid.runs({**config, "seed": 3}, grid.cells(config)[0])
-        part = paths.run_folder(run.key, results).with_name(f".{run.key}.part")
-        assert read_json(part / "client-0.progress.json")["settled"] > 0
-        lost = read_table(part / "client-0.frames.parquet").to_pandas()  # of the other host
-        assert set(lost.outcome) <= {outcome.value for outcome in Outcome}
-        (kept,) = testbed.folder.glob("client-2.work/runs/*/client-1.frames.parquet")
-        assert (read_table(kept).to_pandas().outcome == Outcome.LOST).any()
     finally:
-        cable(testbed, testbed.clients[1], "up")
+        cable(testbed, node, "up")
+    (run,) = grid.runs({**config, "seed": seed}, grid.cells(config)[0])
+    return paths.run_folder(run.key, results).with_name(f".{run.key}.part")
+
+
+def test_a_client_host_that_is_cut_off_for_good(
+    config: Config, results: Path, testbed: NamespaceTestbed
+) -> None:
+    said = r"client-2: (nothing heard|the SSH session)"
+    part = cut_off(config, results, testbed, testbed.clients[1], 3, said)
+    rows = read_table(part / "frames.parquet").to_pandas()
+    away = rows[rows.client.isin([1, 3])]  # taking turns
+    assert Counter(away.client) == {
+        client: expected_ticks(STREAM_S, CLIENTS[client][1]) for client in (1, 3)
+    }
+    assert set(away.outcome) == {Outcome.LOST}
+    assert away.reason.str.match(f"the client left no rows: {said}").all()
+    assert (rows[rows.client == 0].outcome == Outcome.OK).any()  # before
+    (kept,) = testbed.folder.glob("client-2.work/runs/*/client-1.frames.parquet")
+    assert (read_table(kept).to_pandas().outcome == Outcome.LOST).any()
+
+
+def test_a_server_host_that_is_cut_off_for_good(
+    config: Config, results: Path, testbed: NamespaceTestbed
+) -> None:
+    said = r"server: (nothing heard|the SSH session)"
+    part = cut_off(config, results, testbed, testbed.server, 4, said)
+    rows = read_table(part / "frames.parquet").to_pandas()
+    assert set(rows.client) == set(range(len(CLIENTS)))
+    for client in range(len(CLIENTS)):
+        outcomes = rows[rows.client == client].outcome
+        assert (outcomes == Outcome.OK).any()
+        assert (outcomes == Outcome.LOST).any()
+    assert not rows.reason.str.startswith("the client left no rows").any()

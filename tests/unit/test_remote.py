@@ -14,9 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
-from experiment import cell, grid, processes
+from client.session import expected_ticks
+from experiment import cell, collect, grid, processes
 from experiment.processes import ProcessId
 from jellyfish.files.atomic import write_json
+from jellyfish.files.tables import read_table, write_frames
+from jellyfish.records import FrameRow
 
 ROOT = Path(__file__).resolve().parents[2]
 SLEEPS = [sys.executable, "-c", "import time; time.sleep(120)"]
@@ -161,3 +164,20 @@ def test_a_failing_request_is_answered(tmp_path: Path, name: str) -> None:
         what = {"text": "x"} if name == "write" else {}
         assert "error" in it.ask(name, path=str(tmp_path), **what)
         assert it.ask("exits") == {"ok": {}}
+
+
+def test_what_is_kept_of_a_failed_run_has_rows_of_clients_that_left_none(tmp_path: Path) -> None:
+    config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    two = next(c for c in grid.cells(config) if len(c.clients) == 2 and c.world == "measured")
+    run = grid.runs(config, two)[0]
+    collect.keep_rows(config, run, tmp_path, "b: nothing heard")
+    assert not list(tmp_path.iterdir())  # nobody left any
+    answered = FrameRow(client=0, frame=0, clip_frame=0, fps=15, slo_ms=100, capture_s=1.0)
+    write_frames(tmp_path / "client-0.frames.parquet", [answered])
+    collect.keep_rows(config, run, tmp_path, "b: nothing heard")
+    rows = read_table(tmp_path / "frames.parquet").to_pandas()
+    ticks = expected_ticks(config["client"]["stream_s"], two.clients[1].fps)
+    assert rows.client.tolist() == [0] + [1] * ticks
+    assert set(rows.outcome) == {"lost"}
+    assert set(rows.reason[1:]) == {"the client left no rows: b: nothing heard"}
+    assert set(rows.run) == {run.key}
