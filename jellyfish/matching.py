@@ -10,7 +10,7 @@ Both work on many frames at once: frames are packed into padded arrays, slot by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -33,7 +33,7 @@ class Rule:
         ConfigError: no classes, or confidence or iou outside 0..1.
     """
 
-    classes: Collection[int]
+    classes: tuple[int, ...]
     confidence: float
     iou: float
 
@@ -55,7 +55,7 @@ class Rule:
             if name not in labels:
                 raise ConfigError(f"config: scoring.classes: the zoo has no class {name!r}")
         return cls(
-            classes=[labels.index(name) for name in scoring["classes"]],
+            classes=tuple(labels.index(name) for name in scoring["classes"]),
             confidence=float(scoring["confidence"]),
             iou=float(scoring["iou"]),
         )

@@ -19,7 +19,7 @@ from jellyfish.errors import ConfigError, DataError
 from jellyfish.files.detections import coco_entries, image_id, read_coco, write_coco
 from jellyfish.matching import Rule, overlaps, published, strict
 
-RULE = Rule(classes=[0, 2], confidence=0.25, iou=0.5)
+RULE = Rule(classes=(0, 2), confidence=0.25, iou=0.5)
 
 
 def detections(*rows: tuple[float, float, float, float, float, int]) -> Detections:
@@ -157,10 +157,10 @@ def test_ratios_of_nothing_are_nan_and_of_no_answer_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"classes": []}, {"confidence": 1.5}, {"iou": -0.1}], ids=lambda w: next(iter(w))
+    "wrong", [{"classes": ()}, {"confidence": 1.5}, {"iou": -0.1}], ids=lambda w: next(iter(w))
 )
 def test_a_rule_refuses_what_it_cannot_score(wrong: dict[str, object]) -> None:
-    values = {"classes": [0], "confidence": 0.25, "iou": 0.5} | wrong
+    values = {"classes": (0,), "confidence": 0.25, "iou": 0.5} | wrong
     with pytest.raises(ConfigError, match=f"scoring.{next(iter(wrong))}"):
         Rule(**values)  # type: ignore[arg-type]
 

@@ -12,7 +12,7 @@ from jellyfish.detections import Detections
 from jellyfish.matching import Rule
 from jellyfish.ranking import MOST, RECALLS, THRESHOLDS, Ranking
 
-RULE = Rule(classes=[0, 2], confidence=0.25, iou=0.5)
+RULE = Rule(classes=(0, 2), confidence=0.25, iou=0.5)
 
 
 def crowd(rng: np.random.Generator, most: int = 9, digits: int = 6) -> Detections:

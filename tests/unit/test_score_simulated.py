@@ -27,7 +27,7 @@ from tests.unit.test_ranking import crowd
 
 FRAMES = 6
 SIZES = (128, 160, 224)
-RULE = Rule(classes=[0, 2], confidence=0.25, iou=0.5)
+RULE = Rule(classes=(0, 2), confidence=0.25, iou=0.5)
 CELL = Cell("simulated", "gpu", 2, "jellyfish", "none", "1", (ClientSpec(100, 15),), ("a",), 1)
 RUN = Run(CELL, "a", 0, "simulated-run", 1)
 

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import yaml
 
+from benchmarks.policies import FRAMES as COUNTED
+from benchmarks.policies import FROM_SEND, FROM_TICK, TP, tally
 from experiment import grid, paths, provenance, simulation, virtual_serving
 from experiment.cell import complete, run_cell
 from experiment.grid import Cell, Run
@@ -25,6 +27,7 @@ from jellyfish.files.detections import image_id, read_coco
 from jellyfish.files.profiles import read_profile, write_profile
 from jellyfish.files.provenance import read_provenance
 from jellyfish.files.tables import FRAMES, read_table
+from jellyfish.policy import policy
 from jellyfish.profile import Profile
 from tests.simulated import clip, latency_ms
 
@@ -107,6 +110,22 @@ def test_a_cell_has_the_files_of_a_measured_one(
     made = read_provenance(folder)
     assert (made.world, made.device) == ("simulated", "emulated synthetic")
     assert not list((results / "runs").glob(".*"))
+
+
+def test_the_comparison_of_policies_counts_what_the_run_wrote(
+    config: Config, run: Run, results: Path
+) -> None:
+    reference = paths.zoo_of(config).reference_px
+    write_clip_detections(
+        paths.detections_path(config, "vtest-1", reference, results), clip((352,))[352]
+    )
+    counted = tally(config, run, policy(run.cell.policy), results)
+    simulate(config, run, results)
+    rows = read_table(paths.run_folder(run.key, results) / "frames.parquet").to_pylist()
+    assert counted[COUNTED] == len(rows) == 120
+    assert counted[FROM_TICK] == sum(row["outcome"] != "ok" for row in rows)
+    assert counted[FROM_SEND] <= counted[FROM_TICK]
+    assert counted[TP] > 0
 
 
 def test_only_what_changed_is_made_again(
