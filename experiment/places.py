@@ -14,6 +14,7 @@ from experiment.shaping import HostProcess, RelayShaper, Shaper
 from jellyfish.files.atomic import read_json, write_json
 
 HERE = "127.0.0.1"
+FULL_MB = 0.5  # what fails with less to spare has most likely failed for that
 
 
 class Place(Protocol):
@@ -50,7 +51,7 @@ class Place(Protocol):
         """Start a process in the checkout there: NAME.log and NAME.pid in the folder."""
 
     def check(self) -> None:
-        """Raise RunError if the place cannot be reached any more."""
+        """Raise RunError if the place cannot be reached any more, or its disk is full."""
 
     def end(self) -> None:
         """End every process there that has not ended."""

@@ -19,7 +19,7 @@ MIN_FREE_MB = 500
 VERSION = (3, 11)
 _FACTS = (
     "import json, os, platform, sys, time; "
-    "print(json.dumps([list(sys.version_info[:3]), sys.executable, time.time(), "
+    "print(json.dumps([list(sys.version_info[:3]), time.time(), "
     "sorted(os.sched_getaffinity(0)), platform.node(), platform.platform()]))"
 )
 
@@ -66,16 +66,16 @@ def look(ssh: Ssh, spec: HostSpec) -> Facts:
             f"there are: {', '.join(interfaces)}"
         )
     before = time.time()
-    version, executable, now, cores, node, system = _ask_python(ssh, spec)
+    python, (version, now, cores, node, system) = _ask_python(ssh, spec)
     after = time.time()
     if tuple(version[:2]) != VERSION:
         raise RunError(
-            f"{ssh.host}: {executable} is Python {_dotted(version)}, but {_dotted(VERSION)} is "
+            f"{ssh.host}: {python} is Python {_dotted(version)}, but {_dotted(VERSION)} is "
             "needed; install it, or name another one as `python` in the hosts file"
         )
     return Facts(
         work=work,
-        python=executable,
+        python=python,
         version=_dotted(version),
         cores=tuple(cores),
         node=node,
@@ -108,19 +108,23 @@ def _place(ssh: Ssh, spec: HostSpec) -> tuple[str, float, list[str]]:
     return work, float(space.split()[3]) * 1024 / 1e6, interfaces
 
 
-def _ask_python(ssh: Ssh, spec: HostSpec) -> list[Any]:
-    """Return what the interpreter that the hosts file means says of itself."""
+def _ask_python(ssh: Ssh, spec: HostSpec) -> tuple[str, list[Any]]:
+    """Return the path of the interpreter that the hosts file means, and what it says of itself.
+
+    Its path as it was found: it may be a script that sets something before it starts Python.
+    """
     find, otherwise = _python(spec)
-    command = f'p=$({find}) && [ -n "$p" ] || exit 99; "$p" -c {shlex.quote(_FACTS)}'
+    command = f'p=$({find}) && [ -n "$p" ] || exit 99; echo "$p"; "$p" -c {shlex.quote(_FACTS)}'
     done = ssh.run(command, warn=True, timeout=60)
     if done.exited == 99:
         raise RunError(f"{ssh.host}: {otherwise}")
     try:
-        facts: list[Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    except (IndexError, ValueError):
+        path, *_, said = done.stdout.strip().splitlines()
+        facts: list[Any] = json.loads(said)
+    except ValueError:
         why = (done.stderr.strip() or f"exit code {done.exited}").splitlines()[-1]
         raise RunError(f"{ssh.host}: the Python there cannot be used: {why}") from None
-    return facts
+    return path, facts
 
 
 def _python(spec: HostSpec) -> tuple[str, str]:

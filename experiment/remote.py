@@ -155,6 +155,10 @@ class Hand:
             return sorted(path.name for path in Path(folder).iterdir() if path.is_file())
         return []
 
+    def free_mb(self, folder: str) -> float:
+        """Return the space that is free where a folder is."""
+        return shutil.disk_usage(folder).free / 1e6
+
     def start(
         self, name: str, folder: str, arguments: list[str], cores: list[int] | None
     ) -> list[int]:

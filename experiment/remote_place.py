@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiment.places import FULL_MB
 from experiment.remote import RUNS
 from experiment.remote_host import RemoteHost
 from experiment.shaping import HostProcess
@@ -83,8 +84,10 @@ class RemotePlace:
         return code, said
 
     def check(self) -> None:
-        """Ask the host whether it is there; see `Place.check`."""
+        """Ask the host whether it is there and has space; see `Place.check`."""
         self.host.look()
+        if self.host.ask("free_mb", folder=str(self.folder)) < FULL_MB:
+            raise RunError(f"{self.name}: the disk of {self.folder} is full")
 
     def end(self) -> None:
         """End every process there; where the host is lost, they end by themselves."""

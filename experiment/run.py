@@ -16,7 +16,7 @@ from experiment import processes, provenance
 from experiment.collect import collect_tables, keep_rows, tidy
 from experiment.grid import Config, Run, latencies, run_settings
 from experiment.paths import ROOT, profile_folder, run_folder
-from experiment.places import here
+from experiment.places import FULL_MB, here
 from experiment.processes import ProcessId
 from experiment.run_processes import Tell, Testbed
 from jellyfish.errors import DataError, JellyfishError, RunError
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 MARGIN_S = 20.0  # beyond the stream: start-up of the session, last answers, writing files
 MIN_FREE_MB = 32
-FULL_MB = 0.5  # what fails with less to spare has most likely failed for that
 
 
 def execute(

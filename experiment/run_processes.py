@@ -145,18 +145,27 @@ class Testbed:
                 tell(self._so_far())
                 told_s = time.monotonic()
             if not self._server.running:
-                raise RunError(_ended(self._server, "while clients were streaming"))
+                raise self._ended(self._server, "while clients were streaming")
             if time.monotonic() > deadline:
                 slow = next(client for client in self._clients if client.running)
                 raise RunError(f"{slow.name} did not end within {timeout_s:.0f} s{_tail(slow)}")
             time.sleep(POLL_S)
         for client in self._clients:
             if client.exit_code != 0:
-                for place in self._at.every:
-                    place.check()  # a host that is gone is the better reason
-                raise RunError(_ended(client, "before its stream was over"))
+                raise self._ended(client, "before its stream was over")
         if self._server.end(SERVER_GRACE_S) != 0:
-            raise RunError(_ended(self._server, "when told to end"))
+            raise self._ended(self._server, "when told to end")
+
+    def _ended(self, process: HostProcess, when: str) -> RunError:
+        """Return what to raise for a process that ended too early.
+
+        Raises:
+            RunError: a host is lost or its disk is full, which is the better reason.
+        """
+        for place in self._at.every:
+            place.check()
+        what = f"{process.name} ended {when} (exit code {process.exit_code})"
+        return RunError(f"{what}{_tail(process)}")
 
     def _so_far(self) -> str:
         """Return the miss rate as the clients count it."""
@@ -193,7 +202,7 @@ class Testbed:
                 return found
             for process in watched:
                 if not process.running:
-                    raise RunError(_ended(process, "before it was ready"))
+                    raise self._ended(process, "before it was ready")
             if time.monotonic() > deadline:
                 raise RunError(f"{what} within {timeout_s:g} s{_tail(watched[0])}")
             time.sleep(0.02)
@@ -223,10 +232,6 @@ def _uplink(trace: dict[str, Any] | None) -> Trace | None:
 def _longest_s(job: dict[str, Any]) -> float:
     last_answers_s = max(2 * job["slo_ms"] / 1000.0, 1.0)
     return float(job["start_after_s"] + job["stream_s"] + last_answers_s)
-
-
-def _ended(process: HostProcess, when: str) -> str:
-    return f"{process.name} ended {when} (exit code {process.exit_code}){_tail(process)}"
 
 
 def _tail(process: HostProcess) -> str:

@@ -33,6 +33,7 @@ TRIES = 3
 PAUSE_S = 1.0
 KEEP_ALIVE_S = 3
 DEAD_S = 15.0  # bytes that nobody acknowledges for so long mean that the way is cut
+FULL_KB = 512
 USUAL_KNOWN_HOSTS = Path("~/.ssh/known_hosts")
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())  # errors are told here, once
@@ -147,7 +148,17 @@ class Ssh:
         Raises:
             RunError: it cannot be written there.
         """
-        return self._copied(lambda: self.fabric.put(local, remote), f"write {remote}")
+        try:
+            return self._copied(lambda: self.fabric.put(local, remote), f"write {remote}")
+        except RunError as error:
+            if remote is not None and self._is_full(remote):
+                raise RunError(f"{self.host}: cannot write {remote}: its disk is full") from error
+            raise
+
+    def _is_full(self, path: str) -> bool:
+        """Whether there is no space for a file: SFTP's errors do not tell."""
+        shown = self.said(f"df -Pk {shlex.quote(str(Path(path).parent))} | tail -n 1")
+        return int(shown.split()[3]) < FULL_KB
 
     def get(self, remote: str, local: str | None = None) -> Any:
         """Copy a file from the host.

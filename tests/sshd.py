@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ UsePAM no
 StrictModes no
 MaxStartups 100
 MaxSessions 100
-SetEnv TMPDIR={folder}/tmp
+SetEnv {variables}
 Subsystem sftp internal-sftp
 """
 
@@ -44,10 +45,15 @@ class Sshd:
 
     Args:
         folder: for its files; TMPDIR of what runs over it is below, and with it the host's lock.
+        below: a command that starts it, for example in a namespace.
+        environment: more variables of what runs over it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Path, below: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.folder, self._below = folder, below
+        self._environment = {"TMPDIR": str(folder / "tmp"), **(environment or {})}
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port: int = probe.getsockname()[1]
         self.known_hosts = folder / "known_hosts"
@@ -59,7 +65,9 @@ class Sshd:
             keygen(self.folder / f"{name}.key")
         shutil.copy(self.folder / "user.key.pub", self.folder / "authorized_keys")
         self.know(self.folder / "host.key.pub")
-        (self.folder / "sshd_config").write_text(_CONFIG.format(port=self.port, folder=self.folder))
+        variables = " ".join(f"{name}={value}" for name, value in self._environment.items())
+        text = _CONFIG.format(port=self.port, folder=self.folder, variables=variables)
+        (self.folder / "sshd_config").write_text(text)
         self.start()
         return self
 
@@ -76,7 +84,7 @@ class Sshd:
         assert SSHD is not None
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)  # compiled into it
-        command = [SSHD, "-D", "-f", str(self.folder / "sshd_config"), "-E"]
+        command = [*self._below, SSHD, "-D", "-f", str(self.folder / "sshd_config"), "-E"]
         self._process = subprocess.Popen([*command, str(self.folder / "sshd.log")])
         deadline = time.monotonic() + 10
         while not self._answers():
@@ -94,7 +102,8 @@ class Sshd:
     def stop(self) -> None:
         """End it; sessions go on."""
         if self._process is not None:
-            self._process.terminate()
+            # What starts a namespace passes on no other signal than its own end.
+            self._process.kill() if self._below else self._process.terminate()
             self._process.wait(10)
             self._process = None
 
