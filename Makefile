@@ -12,7 +12,7 @@ ARGS ?=
 .DEFAULT_GOAL := all
 SCENARIOS := smoke simulated paper policies
 .PHONY: all $(SCENARIOS) fig_policies fig_ablation fig_agreement $(STAGES) test check lint format install install-dev lock clean distclean help
-.PHONY: testbed testbed-down install-testbed
+.PHONY: hosts testbed testbed-down install-testbed
 
 all: install ## the default scenario: data, profiles, runs, scores, figures, report
 	@$(LAUNCH) all $(ARGS)
@@ -67,6 +67,9 @@ install-dev: install
 
 lock: ## write both lock files anew from the versions in pyproject.toml
 	@$(PYTHON) envs/lock.py
+
+hosts: install ## look at the hosts that ARGS name; with --dry-run, what root would do there
+	@$(BIN)/python -m scripts.hosts $(ARGS)
 
 testbed: install ## (root) hosts in network namespaces of this machine, with sshd: docs/testbed.md
 	@$(BIN)/python -m experiment.testbed up $(ARGS)

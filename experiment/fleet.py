@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from experiment import deploy, provenance
-from experiment.grid import Config, cells, pick
+from experiment.grid import Config, Run, cells, pick
 from experiment.host_file import Hosts, HostSpec, read_hosts
+from experiment.jobs import uplinks
 from experiment.places import Placement
 from experiment.preflight import Facts, look
 from experiment.remote_host import Owner, RemoteHost
 from experiment.remote_place import RemotePlace
-from experiment.shaping import RelayShaper, Shaper
+from experiment.shaping import RelayShaper, ShapedClient, Shaper
 from experiment.ssh import Ssh
 from experiment.tc_shaping import TcSettings, TcShaper
 from jellyfish.errors import JellyfishError, RunError
@@ -74,14 +75,15 @@ class Fleet:
     Args:
         config: names the hosts file, and says whether to wait for another manager.
         root: the checkout, whose code runs on the hosts.
+        shapes: whether to check that clients' uplinks can be shaped there.
 
     Raises:
         ConfigError: the hosts file cannot be used, or the checkout is dirty.
     """
 
-    def __init__(self, config: Config, root: Path) -> None:
+    def __init__(self, config: Config, root: Path, shapes: bool = True) -> None:
         self.spec: Hosts = read_hosts(root / str(config["hosts"]))
-        self._config, self._root = config, root
+        self._config, self._root, self._shapes = config, root, shapes
         deploy.check_clean(root, str(config["allow_dirty"]).lower() == "true")
         self._code = deploy.code_of(root)
         self._stack = ExitStack()
@@ -105,7 +107,9 @@ class Fleet:
                 facts, code, python = ready[name]
                 host = RemoteHost(reached[name], specs[name], facts, code, python, owner)
                 self._hosts[name] = undo.enter_context(host)
-            on_each({name: name for name in self._client_names()}, self._check_shaping).results()
+            if self._shapes:
+                names = {name: name for name in self._client_names()}
+                on_each(names, self._check_shaping).results()
             self._stack = undo.pop_all()
         return self
 
@@ -143,6 +147,26 @@ class Fleet:
         place = self._place(name, "preflight")
         place.begin()
         self._shaper(place).preflight()
+
+    def shaping_commands(self, run: Run) -> dict[str, str]:
+        """Return what tc would be told as root in `run`, by host, for people; nothing is changed.
+
+        Raises:
+            RunError, ConfigError: a host lacks something, such as tc.
+        """
+        found = {}
+        at, traces = self.placement(run.key), uplinks(self._config, run, self._root)
+        for place, shaper in zip(at.clients, at.shapers, strict=True):
+            if isinstance(shaper, TcShaper):
+                place.begin()
+                mine = [i for i in range(len(traces)) if at.shaper_of(i) is shaper]
+                found[shaper.host] = shaper.dry_run(
+                    [
+                        ShapedClient(client=i, source_ports=shaper.source_ports(i), trace=traces[i])
+                        for i in mine
+                    ]
+                )
+        return found
 
     def _place(self, name: str, key: str) -> RemotePlace:
         return RemotePlace(self._hosts[name], key, self.address)

@@ -50,6 +50,16 @@ def starts(config: Config, run: Run, trace: Trace | None) -> list[Start]:
     return found
 
 
+def uplinks(config: Config, run: Run, root: Path = ROOT) -> list[Trace | None]:
+    """Return each client's uplink: the cell's trace, begun at the client's step; None for no limit.
+
+    Raises:
+        ConfigError: the config's trace cannot be used.
+    """
+    trace = trace_from_config(run.cell.trace, pick(config, "traces", run.cell.trace), root)
+    return [trace and trace.shifted(start.step) for start in starts(config, run, trace)]
+
+
 def server_job(
     config: Config, run: Run, at: Placement, cores: Cores, results: Path, root: Path = ROOT
 ) -> dict[str, Any]:

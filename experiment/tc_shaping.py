@@ -53,6 +53,11 @@ class TcShaper:
         self._settings = settings or TcSettings()
         self._process: HostProcess | None = None
 
+    @property
+    def host(self) -> str:
+        """The name of the host."""
+        return self._host.name
+
     def source_ports(self, client: int) -> tuple[int, int]:
         """Return the ports that a client leaves from."""
         first = self._settings.first_port + client * PORTS_EACH

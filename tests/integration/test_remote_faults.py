@@ -137,6 +137,11 @@ def test_a_host_where_nobody_may_be_root(config: Config, testbed: NamespaceTestb
     ):
         pass
     assert str(seen.value).count("ALL=(root) NOPASSWD: /usr/sbin/tc -batch -") == 2
+    (run,) = grid.runs(config, grid.cells(config)[0])
+    with Fleet({**config, "hosts": str(path)}, ROOT, shapes=False) as fleet:
+        told = fleet.shaping_commands(run)  # what it is for can be told without it
+    assert set(told) == {"client-1", "client-2"}
+    assert all("tc qdisc replace dev eth0 root handle 4a46:" in one for one in told.values())
 
 
 @as_root
