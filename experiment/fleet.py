@@ -76,14 +76,18 @@ class Fleet:
         config: names the hosts file, and says whether to wait for another manager.
         root: the checkout, whose code runs on the hosts.
         shapes: whether to check that clients' uplinks can be shaped there.
+        clients: whether client hosts are taken too; else the server's alone.
 
     Raises:
         ConfigError: the hosts file cannot be used, or the checkout is dirty.
     """
 
-    def __init__(self, config: Config, root: Path, shapes: bool = True) -> None:
+    def __init__(
+        self, config: Config, root: Path, *, shapes: bool = True, clients: bool = True
+    ) -> None:
         self.spec: Hosts = read_hosts(root / str(config["hosts"]))
-        self._config, self._root, self._shapes = config, root, shapes
+        self._config, self._root = config, root
+        self._clients, self._shapes = clients, shapes and clients
         deploy.check_clean(root, str(config["allow_dirty"]).lower() == "true")
         self._code = deploy.code_of(root)
         self._stack = ExitStack()
@@ -96,7 +100,8 @@ class Fleet:
             RunError: something is wrong with a host; the text has a line for each such host.
         """
         with ExitStack() as undo:
-            specs = {spec.name: spec for spec in self.spec.every}
+            every = self.spec.every if self._clients else (self.spec.server,)
+            specs = {spec.name: spec for spec in every}
             reached = {name: Ssh(spec, self.spec) for name, spec in specs.items()}
             for ssh in reached.values():
                 undo.callback(ssh.close)
@@ -138,7 +143,7 @@ class Fleet:
         """
         measured = [cell for cell in cells(self._config) if cell.world == "measured"]
         kinds = {pick(self._config, "devices", cell.device)["kind"] for cell in measured}
-        solvers = {policy(cell.policy).solver for cell in measured}
+        solvers = {policy(cell.policy).solver for cell in measured if self._clients}
         warm = [f"solvers.warm({name!r})" for name in sorted(solvers)]
         imports = sorted(f"import {name}" for kind in kinds for name in _DEVICE_MODULES[kind])
         return (*imports, "from jellyfish.scheduling import solvers", *warm)
@@ -168,6 +173,10 @@ class Fleet:
                 )
         return found
 
+    def server_place(self, key: str) -> RemotePlace:
+        """Return a folder called `key` on the server's host."""
+        return self._place(self.spec.server.name, key)
+
     def _place(self, name: str, key: str) -> RemotePlace:
         return RemotePlace(self._hosts[name], key, self.address)
 
@@ -186,7 +195,7 @@ class Fleet:
         """Return where the processes of the run called `key` live."""
         clients = tuple(self._place(name, key) for name in self._client_names())
         return Placement(
-            server=self._place(self.spec.server.name, key),
+            server=self.server_place(key),
             clients=clients,
             shapers=tuple(self._shaper(place) for place in clients),
             listen=self.spec.server.listen or self.address,

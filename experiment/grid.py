@@ -246,8 +246,13 @@ def simulation(config: Config, device: str) -> dict[str, Any]:
 
 
 def profile_key(config: Config, device: str) -> str:
-    """Return the name of the profile of the config's zoo on `device`: results/profiles/KEY/."""
+    """Return the name of the profile of the config's zoo on `device`: results/profiles/KEY/.
+
+    Where there are hosts, latencies are those of the server's: its address is in the key.
+    """
     emulates = emulated(config, device)
+    measured = emulates or not is_emulated(config, device)
+    hosts = hosts_settings(config["hosts"]) if measured else None
     settings = [
         zoo_settings(config["zoo"]),
         pick(config, "devices", device),
@@ -255,6 +260,7 @@ def profile_key(config: Config, device: str) -> str:
         pick(config, "clips", config["profile"]["clip"]),
         config["scoring"],
         *([pick(config, "devices", emulates)] if emulates else []),
+        *([hosts["server"]["address"]] if hosts else []),
     ]
     return f"{zoo_name(config)}-{device}-{digest(settings)}"
 

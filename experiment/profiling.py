@@ -7,43 +7,36 @@ reference DNN's detections on the same frames.
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiment import cores, provenance
-from experiment.frames import jpegs
+from experiment import provenance
 from experiment.grid import Config, pick, zoo_name
 from experiment.labelled import labelled_precision
+from experiment.latency import job_of, measure
 from experiment.lock import on_testbed
 from experiment.paths import (
     ROOT,
     accuracy_path,
-    asset_path,
-    clip_path,
     detections_path,
     needed,
-    onnx_path,
     profile_folder,
     zoo_of,
 )
+from experiment.places import LocalPlace
 from experiment.progress import progress
 from jellyfish.average_precision import average_precision
-from jellyfish.errors import ConfigError, DataError, DeviceError
+from jellyfish.errors import ConfigError, DataError
 from jellyfish.files.atomic import read_json, whole_file, write_json
 from jellyfish.files.clip_detections import read_clip_detections
 from jellyfish.files.profiles import write_profile
 from jellyfish.matching import Rule, published, strict
 from jellyfish.profile import FloatArray, Profile
-from server.devices import device_spec
-from server.devices.base import DeviceSpec
-from server.worker import WorkerFrame
-from server.worker_process import ProcessWorker
 
 FEWEST_BATCHES = 100  # a p99 from fewer says nothing
 RESAMPLES = 2000
@@ -59,53 +52,52 @@ RAW_COLUMNS = (
     "frames_per_s",
 )
 
-Samples = dict[int, list[float]]  # by batch size, ms
-
 
 def profile_latency(config: Config, device: str, px: int, results: Path, root: Path = ROOT) -> Path:
     """Measure the zoo's DNN at `px` on `device`; return the path of the raw samples.
 
-    Holds the testbed's lock. Writes results/profiles/KEY/latency/PX.json: `samples_ms`, by batch
-    size, the milliseconds for which each batch occupied the worker.
+    Where the config names hosts, on the server's: its device is what a plan is made for. Holds that
+    machine's testbed. Writes results/profiles/KEY/latency/PX.json: `samples_ms`, by batch size,
+    the milliseconds for which each batch occupied the worker.
 
     Raises:
         ConfigError: the config asks for too few batches, or leaves out a batch size.
         DataError: clip or model are missing or damaged.
         DeviceError: the device failed.
+        RunError: it failed on the server's host, or that cannot be used.
     """
-    sizes = batch_sizes(config)
-    asked = config["profile"]
-    frames = jpegs(clip_path(config, asked["clip"], results), px)
-    pinned = cores.share(1, int(pick(config, "devices", device).get("threads", 1)))
-    spec = _spec(config, device, px, max(sizes), pinned.workers[0], results, root)
-    number = f"{zoo_of(config, root).input_px.index(px) + 1}/{len(zoo_of(config, root).input_px)}"
-    each = int(asked["warmup"]) + int(asked["batches"])
-    started = provenance.now()
-    with (
-        on_testbed(),
-        cores.kept_to(pinned.rest),
-        progress(f"latency of {zoo_name(config)} {px} px ({number})", each * len(sizes)) as step,
-    ):
-        samples = asyncio.run(_measure(spec, frames, sizes, asked, step))
-    path = profile_folder(config, device, results) / "latency" / f"{px}.json"
+    asked, every = config["profile"], zoo_of(config, root).input_px
+    steps = (int(asked["warmup"]) + int(asked["batches"])) * len(batch_sizes(config))
+    title = f"latency of {zoo_name(config)} {px} px ({every.index(px) + 1}/{len(every)})"
+    with progress(title, steps) as step:
+        found = _measured(config, device, px, results, root, step)
     commit, dirty = provenance.checkout(root)
+    path = profile_folder(config, device, results) / "latency" / f"{px}.json"
     write_json(
         path,
         {
             "px": px,
             "device": dict(pick(config, "devices", device)),
             "warmup": int(asked["warmup"]),
-            "samples_ms": {str(size): values for size, values in samples.items()},
-            "started": started,
-            "ended": provenance.now(),
-            "cpu": provenance.cpu(),
+            **found,
             "commit": commit,
             "dirty": dirty,
             "code_digest": provenance.code_digest(root),
-            "versions": provenance.versions(),
         },
     )
     return path
+
+
+def _measured(
+    config: Config, device: str, px: int, results: Path, root: Path, step: Callable[[], None]
+) -> dict[str, Any]:
+    if config["hosts"] is not None:
+        from experiment.remote_latency import measure_there  # and with it SSH
+
+        return measure_there(config, device, px, results, root, step)
+    job = job_of(config, device, px, LocalPlace(Path(), root), results, root)
+    with on_testbed():
+        return measure(job, step)
 
 
 def batch_sizes(config: Config) -> list[int]:
@@ -123,55 +115,6 @@ def batch_sizes(config: Config) -> list[int]:
     if sizes != list(range(1, len(sizes) + 1)):
         raise ConfigError(f"config: profile.batch_sizes is {sizes}; want 1, 2, ... without a gap")
     return sizes
-
-
-def _spec(
-    config: Config,
-    device: str,
-    px: int,
-    max_batch: int,
-    pinned: tuple[int, ...],
-    results: Path,
-    root: Path,
-) -> DeviceSpec:
-    zoo = zoo_of(config, root)
-    return device_spec(
-        pick(config, "devices", device),
-        zoo,
-        onnx=needed(onnx_path(config, results)),
-        weights=needed(asset_path(config, zoo.weights, results, root)),
-        max_batch=max_batch,
-        input_px=(px,),
-        cores=pinned,
-    )
-
-
-async def _measure(
-    spec: DeviceSpec,
-    images: list[bytes],
-    sizes: list[int],
-    asked: Mapping[str, Any],
-    step: Callable[[], None],
-) -> Samples:
-    (px,) = spec.sizes
-    frames = [WorkerFrame(tag=f"{k}".encode(), image=i, px=px) for k, i in enumerate(images)]
-    worker = ProcessWorker(spec, "profiling")
-    samples: Samples = {size: [] for size in sizes}
-    try:
-        await worker.start()
-        await worker.load(0)
-        for size in sizes:
-            for k in range(int(asked["warmup"]) + int(asked["batches"])):
-                batch = [frames[(k * size + i) % len(frames)] for i in range(size)]
-                result = await worker.run(0, batch)
-                if wrong := [answer for answer in result.answers if isinstance(answer, str)]:
-                    raise DeviceError(f"profiling at {px} px: {wrong[0]}")
-                if k >= int(asked["warmup"]):
-                    samples[size].append(result.busy_ms)
-                step()
-    finally:
-        await worker.close()
-    return samples
 
 
 def profile_accuracy(config: Config, px: int, results: Path, root: Path = ROOT) -> Path:

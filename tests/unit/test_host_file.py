@@ -99,6 +99,17 @@ def test_runs_on_other_machines_are_other_runs_of_the_same_seeds(tmp_path: Path)
     assert {run.seed for run in found} == {here.seed}
 
 
+def test_a_profile_is_of_the_device_on_the_servers_host(tmp_path: Path) -> None:
+    config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    config["devices"] |= {"drawn": {"kind": "emulated", "profile": "synthetic", "max_batch": 2}}
+    elsewhere = {**config, "hosts": str(written(tmp_path, HOSTS))}
+    assert grid.profile_key(config, "cpu") != grid.profile_key(elsewhere, "cpu")
+    assert grid.profile_key(config, "drawn") == grid.profile_key(elsewhere, "drawn")
+    clients = [{**HOSTS["clients"][0], "address": "another.example.org"}]
+    others = {**config, "hosts": str(written(tmp_path, HOSTS | {"clients": clients}))}
+    assert grid.profile_key(elsewhere, "cpu") == grid.profile_key(others, "cpu")
+
+
 def test_the_manual_explains_every_key_of_a_hosts_file() -> None:
     schema = yaml.safe_load(SCHEMA.read_text())
     manual = (ROOT / "config" / "README.md").read_text()
