@@ -42,9 +42,20 @@ EOF
     slurmd
 }
 
+end() { # end NAME: and wait, since it still writes while it ends
+    [ -s "$folder/$1.pid" ] || return 0
+    pid=$(cat "$folder/$1.pid")
+    kill "$pid" 2>/dev/null || return 0
+    for _ in $(seq 100); do
+        kill -0 "$pid" 2>/dev/null || return 0
+        sleep 0.1
+    done
+    kill -KILL "$pid" 2>/dev/null || true
+}
+
 down() {
     for name in slurmd slurmctld munged; do
-        [ ! -s "$folder/$name.pid" ] || kill "$(cat "$folder/$name.pid")" 2>/dev/null || true
+        end $name
     done
     if grep -qs "$folder" $conf/slurm.conf; then rm $conf/slurm.conf $conf/cgroup.conf; fi
     rm -rf "$folder"
