@@ -100,7 +100,7 @@ def _doing(
     else:
         from experiment.fleet import Fleet  # and with it SSH, which nothing else here needs
 
-        tell("reaching its hosts; supplying them takes minutes where little is there yet")
+        tell("reaching its hosts (minutes, the first time)")
         with Fleet(config, root) as hosts:
             tell("starting")
             yield partial(execute, hosts=hosts, tell=tell)

@@ -92,6 +92,11 @@ def read_hosts(path: Path) -> Hosts:
     """
     try:
         value = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(
+            f"hosts file {path} cannot be read: there is none; write one like "
+            "config/hosts.example.yaml, or say `make testbed` where it is the testbed's"
+        ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"hosts file {path} cannot be read: {error}") from error
     check(value, yaml.safe_load(SCHEMA.read_text()), str(path))

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from experiment.cell import complete
+from experiment.cell import AROUND_S, complete
 from experiment.grid import Config, Run, run_settings, span_s
 from jellyfish.errors import DataError
 from jellyfish.files.provenance import Provenance, read_provenance
@@ -62,7 +62,7 @@ def _seconds(world: str, left: list[dict[str, Any]], records: list[Provenance]) 
     """Return how long runs with the settings `left` take one after another; None: nobody knows."""
     took = [(_took_s(r), r.settings) for r in records]
     if world == "measured":
-        beyond = median([s - _streams_s(settings) for s, settings in took] or [0.0])
+        beyond = median([s - _streams_s(settings) for s, settings in took] or [AROUND_S])
         return sum(_streams_s(settings) + max(0.0, beyond) for settings in left)
     if not took:
         return None
