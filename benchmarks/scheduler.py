@@ -213,6 +213,7 @@ def main() -> None:
     if options.quick:
         options.instances = min(options.instances, 3)
     jellyfish.warm()
+    paper.warm()
     print(HEADER)
     print("|" + "---|" * (HEADER.count("|") - 1))
     for text in lines(options):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from experiment.planning import instance
 from experiment.planning_study import QUALITY, TIMINGS, Size, Study
 from jellyfish.errors import ConfigError
-from jellyfish.scheduling.paper import map_clients
+from jellyfish.scheduling.mapping import map_clients
 
 MAPPED = {QUALITY: 1.0, TIMINGS: 0.75}  # stage -> share of clients that must be mapped
 REJECTED_IN_A_ROW = 1000  # after which a size is taken for hopeless

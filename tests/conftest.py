@@ -20,8 +20,9 @@ if os.environ.get("CI"):
 
 
 def pytest_sessionstart() -> None:
-    """Have the scheduler compiled before any test's time runs: a minute in a fresh checkout."""
+    """Have the schedulers compiled before any test's time runs: a minute in a fresh checkout."""
     solvers.warm("jellyfish")
+    solvers.warm("paper")
 
 
 @pytest.fixture(scope="session")

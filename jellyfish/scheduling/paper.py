@@ -9,20 +9,31 @@ GPU can serve stops every upgrade.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from math import exp, inf
+from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 
-from jellyfish.scheduling.mapping import Mapper, map_clients
+from jellyfish.profile import Profile
+from jellyfish.scheduling.kernels.annealing import (
+    BEST,
+    EFFECTIVENESS,
+    STATE,
+    THRESHOLD,
+    UNKNOWN,
+    Memory,
+    Walk,
+    anneal,
+)
+from jellyfish.scheduling.kernels.filling import Rows
+from jellyfish.scheduling.mapping import everybody, knapsack, map_clients, plan, rows_of
 from jellyfish.scheduling.problem import Budget, Plan, Problem
 
-__all__ = ["Annealer", "map_clients", "solve"]
+__all__ = ["Annealer", "map_clients", "solve", "warm"]
 
-THRESHOLD = 1.0  # effectiveness below which DNNs are degraded
 HOTTEST, COLDEST, COOLING = 0.0125, 0.0005, 0.99
-DEGRADE = (-1, 0)
-UPGRADE = (-1, 0, 1)
+STEPS_AT_ONCE = 1000  # of a budget that need not be asked
+NODES = 1 << 15  # some 100 bytes each; forgotten and begun anew when full
 
 Dnns = tuple[int, ...]  # a multiset of DNN indices, ascending
 
@@ -38,78 +49,67 @@ def solve(problem: Problem, seed: int, budget: Budget = None, *, grow_batches: b
         grow_batches: enlarge batches beyond what the frame rates need, as the published server
             does and its simulation does not.
     """
-    mapper = Mapper(problem)
+    rows = rows_of(problem)
     running = problem.start_dnns
     # Old and new DNNs are paired in order, so that GPUs swap as little as possible.
     by_dnn = sorted(range(problem.gpus), key=lambda gpu: running[gpu])
     start = tuple(running[gpu] for gpu in by_dnn)
-    found = Annealer(mapper, random.Random(seed), budget).run(start)
+    found = Annealer(problem, rows, start, seed).run(budget)
     dnns = dict(zip(by_dnn, found, strict=True))
-    return mapper.plan([dnns[gpu] for gpu in range(problem.gpus)], grow_batches=grow_batches)
+    in_turn = [dnns[gpu] for gpu in range(problem.gpus)]
+    return plan(problem, rows, in_turn, grow_batches=grow_batches)
+
+
+def warm() -> None:
+    """Compile or load from disk what `solve` needs."""
+    profile = Profile(input_px=[32], frame_bytes=[1.0], accuracy=[1.0], latency_ms=[[1.0]])
+    solve(Problem(gpus=1, profile=profile, fps=[1.0], slo_ms=[1e3], bandwidth_kbps=[1e6]), 0, 1)
 
 
 class Annealer:
     """Searches the multisets of DNNs that the GPUs may run, and remembers what each is worth."""
 
-    def __init__(self, mapper: Mapper, rng: random.Random, budget: Budget = None) -> None:
-        problem = mapper.problem
-        self._mapper = mapper
-        self._rng = rng
-        self._budget = budget
-        self._largest_dnn = problem.profile.dnns - 1
-        self._dnn_accuracy = problem.profile.accuracy.tolist()
-        servable = np.flatnonzero(problem.budget_ms[:, 0] > 0).tolist()
-        self._servable = len(servable)
-        self._servable_fps = problem.total_fps(servable)
-        self._worths: dict[Dnns, tuple[float, float]] = {}
+    def __init__(self, problem: Problem, rows: Rows, start: Dnns, seed: int) -> None:
+        self._rows = rows
+        self._knapsack = knapsack(rows)
+        self._memory = _memory(problem)
+        self.walk = Walk(
+            dnns=np.tile(np.array(start, np.int64), (3, 1)),
+            worth=np.full((3, 2), UNKNOWN),
+            counts=np.zeros(2, np.int64),
+            random=np.array(random.Random(seed).getstate()[1]),
+        )
 
-    def run(self, start: Dnns) -> Dnns:
-        """Return the best DNNs found from `start`; both ascending."""
-        if not start or not self._servable:
-            return start
-        state = self._phase(start, DEGRADE, self._effectiveness, enough=THRESHOLD)
-        if self._effectiveness(state) < THRESHOLD:
-            return state
-        return self._phase(state, UPGRADE, self._accuracy, enough=inf)
+    def run(self, budget: Budget) -> Dnns:
+        """Return the best DNNs found from the start; both ascending."""
+        walk = self.walk
+        if walk.dnns.size and self._rows.servable[0]:
+            self._phase(budget, upgrade=False)
+            if walk.worth[BEST, EFFECTIVENESS] >= THRESHOLD:
+                walk.dnns[STATE], walk.worth[STATE] = walk.dnns[BEST], walk.worth[BEST]
+                self._phase(budget, upgrade=True)
+        return tuple(walk.dnns[BEST].tolist())
 
-    def _phase(
-        self, state: Dnns, moves: Sequence[int], worth: Callable[[Dnns], float], enough: float
-    ) -> Dnns:
-        """Return the best state of one annealing, which ends early at a worth of `enough`."""
-        best = state
-        for temperature in _temperatures(self._budget):
-            if worth(best) >= enough:
+    def _phase(self, budget: Budget, *, upgrade: bool) -> None:
+        temperatures = _temperatures(budget)
+        at_once = 1 if callable(budget) else STEPS_AT_ONCE
+        while now := list(islice(temperatures, at_once)):
+            if anneal(self._rows, self._memory, self._knapsack, self.walk, np.array(now), upgrade):
                 break
-            neighbour = self._neighbour(state, moves)
-            gain = worth(neighbour) - worth(state)
-            if gain >= 0 or self._rng.random() < exp(gain / temperature):
-                state = neighbour
-            if worth(state) > worth(best):
-                best = state
-        return best
 
-    def _neighbour(self, state: Dnns, moves: Sequence[int]) -> Dnns:
-        moved = (dnn + self._rng.choice(moves) for dnn in state)
-        return tuple(sorted(min(max(dnn, 0), self._largest_dnn) for dnn in moved))
 
-    def _effectiveness(self, dnns: Dnns) -> float:
-        return self._worth(dnns)[0]
-
-    def _accuracy(self, dnns: Dnns) -> float:
-        """Return the accuracy per request; below the threshold, a worth that is never taken."""
-        effectiveness, accuracy = self._worth(dnns)
-        return accuracy if effectiveness >= THRESHOLD else -inf
-
-    def _worth(self, dnns: Dnns) -> tuple[float, float]:
-        if dnns not in self._worths:
-            fillings = self._mapper.fill(dnns)
-            mapped = sum(filling.clients.bit_count() for filling in fillings)
-            earned = sum(
-                self._dnn_accuracy[dnn] * filling.fps
-                for dnn, filling in zip(dnns, fillings, strict=True)
-            )
-            self._worths[dnns] = mapped / self._servable, earned / self._servable_fps
-        return self._worths[dnns]
+def _memory(problem: Problem) -> Memory:
+    nodes = max(NODES, problem.gpus + 2)
+    left = everybody(problem)
+    memory = Memory(
+        after=np.empty((nodes, problem.profile.dnns), np.int32),
+        left=np.empty((nodes, len(left)), np.uint64),
+        mapped=np.empty(nodes, np.int64),
+        fps=np.empty(nodes),
+        used=np.ones(1, np.int64),
+    )
+    memory.after[0], memory.left[0], memory.mapped[0] = 0, left, 0
+    return memory
 
 
 def _temperatures(budget: Budget) -> Iterator[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from jellyfish.errors import ConfigError
-from jellyfish.scheduling import paper, static
+from jellyfish.scheduling import static
 from jellyfish.scheduling.problem import Budget, Plan, Problem
 
 
@@ -37,9 +37,15 @@ def _jellyfish(problem: Problem, seed: int, budget: Budget = None) -> Plan:
     return jellyfish.solve(problem, seed, budget)
 
 
+def _paper(problem: Problem, seed: int, budget: Budget = None) -> Plan:
+    from jellyfish.scheduling import paper
+
+    return paper.solve(problem, seed, budget)
+
+
 SOLVERS: dict[str, Solver] = {
     "jellyfish": _jellyfish,
-    "paper": paper.solve,
+    "paper": _paper,
     "optimum": _optimum,
 }
 """Those whose plans are feasible."""
@@ -62,7 +68,12 @@ def solver(name: str) -> Solver:
 
 def warm(name: str) -> None:
     """Load what the solver called `name` has compiled, so that its first plan does not wait."""
-    if solver(name) is _jellyfish:
+    named = solver(name)
+    if named is _jellyfish:
         from jellyfish.scheduling import jellyfish
 
         jellyfish.warm()
+    elif named is _paper:
+        from jellyfish.scheduling import paper
+
+        paper.warm()

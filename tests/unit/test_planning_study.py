@@ -23,7 +23,7 @@ from experiment.planning_study import (
     units,
 )
 from jellyfish.errors import ConfigError
-from jellyfish.scheduling.paper import map_clients
+from jellyfish.scheduling.mapping import map_clients
 from jellyfish.scheduling.solvers import SOLVERS
 from scripts import scenario
 

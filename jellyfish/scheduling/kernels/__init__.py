@@ -1,1 +1,1 @@
-"""The compiled parts of the `jellyfish` solver."""
+"""The compiled parts of the `jellyfish` and `paper` solvers."""
