@@ -5,6 +5,7 @@
     WORK/files/SHA256*   clips, weights, models, profiles
 
 All are named by their content, written whole and then renamed, so that what is there is right.
+Code and environments carry a mark that tells of their last use; see `experiment.pruning`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from experiment.preflight import Facts
+from experiment.pruning import MARK
 from experiment.ssh import Ssh
 from jellyfish.errors import ConfigError, RunError
 
@@ -108,14 +110,14 @@ def put_code(ssh: Ssh, facts: Facts, code: Code) -> str:
         RunError: it cannot be written; the text names the host.
     """
     target = f"{facts.work}/code/{code.digest}"
-    if _exists(ssh, target):
+    if _used(ssh, target):
         return target
     with TemporaryDirectory() as folder:
         packed = Path(folder) / "code.tar.gz"
         _pack(code, packed)
         remote = _temporary(ssh, facts, "code")
         ssh.put(str(packed), f"{remote}/packed")
-    unpack = f"cd {shlex.quote(remote)} && mkdir new && tar -xzf packed -C new"
+    unpack = f"cd {shlex.quote(remote)} && mkdir new && tar -xzf packed -C new && touch new/{MARK}"
     ssh.said(f"{unpack} && {_settle(f'{remote}/new', target)} && rm -rf {shlex.quote(remote)}")
     return target
 
@@ -145,7 +147,7 @@ def put_environment(ssh: Ssh, facts: Facts, root: Path, made: bool) -> str:
     lock = (root / LOCK).read_bytes()
     digest = hashlib.sha256(lock + facts.version.encode()).hexdigest()[:16]
     target = f"{facts.work}/venv/{digest}"
-    if _exists(ssh, f"{target}/complete"):
+    if _exists(ssh, f"{target}/complete") and _used(ssh, target):
         return f"{target}/bin/python"
     if facts.free_mb < MIN_FREE_MB:
         raise RunError(
@@ -158,7 +160,7 @@ def put_environment(ssh: Ssh, facts: Facts, root: Path, made: bool) -> str:
     make = (
         f"rm -rf {there} && {shlex.quote(facts.python)} -m venv {there} && "
         f"{there}/bin/python -m pip install --quiet --no-input --disable-pip-version-check "
-        f"-r {packed}/{LOCK} && touch {there}/complete && rm -rf {packed}"
+        f"-r {packed}/{LOCK} && touch {there}/{MARK} {there}/complete && rm -rf {packed}"
     )
     try:
         # Two managers make one environment one after the other; the second finds it made.
@@ -214,6 +216,13 @@ def _sha256(path: Path, _changed: int, _size: int) -> str:
 
 def _exists(ssh: Ssh, path: str) -> bool:
     return bool(ssh.run(f"test -e {shlex.quote(path)}", warn=True, timeout=30).exited == 0)
+
+
+def _used(ssh: Ssh, target: str) -> bool:
+    """Note that a folder is used now; return whether it is there."""
+    there = shlex.quote(target)
+    note = f"test -e {there} && {{ touch {there}/{MARK} || test -e {there}; }}"
+    return bool(ssh.run(note, warn=True, timeout=30).exited == 0)
 
 
 def _temporary(ssh: Ssh, facts: Facts, kind: str) -> str:

@@ -28,6 +28,7 @@ from typing import Any
 from experiment import processes, provenance
 from experiment.lock import FileLock, lock_path
 from experiment.processes import ProcessId
+from experiment.pruning import prune
 from jellyfish.errors import JellyfishError, RunError
 from jellyfish.files.atomic import whole_file
 
@@ -263,6 +264,7 @@ def serve(options: argparse.Namespace) -> None:
     with FileLock(lock_path(), f"of {options.owner} [{options.token}]") as lock:
         lease(manager, lock, options)
         left = end_leftovers(options.work)
+        prune(options.work)
         manager.tell(hello={"left": left, "machine": provenance.this_machine()})
         try:
             while True:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -139,6 +141,44 @@ def test_nothing_is_copied_twice(
     # An edit in this checkout meanwhile is another digest, and no copy of the same.
 
 
+def test_old_code_and_environments_go_and_nothing_else(
+    config: Config, root: Path, sshd: Sshd
+) -> None:
+    work = sshd.folder / "work" / "server"
+    old_s = time.time() - 10 * 86400
+
+    def folder(kind: str, name: str, used_s: float = old_s, mark: str = ".jellyfish") -> Path:
+        made = work / kind / name
+        made.mkdir(parents=True)
+        (made / mark).touch()
+        os.utime(made / mark, (used_s, used_s))
+        return made
+
+    old = [folder(kind, f"{i:016x}", old_s - i) for kind in ("code", "venv") for i in range(5)]
+    stays = [
+        folder("code", "a" * 16, old_s - 10),  # a process lives in it
+        folder("code", "b" * 16, time.time() - 3600),
+        folder("code", "c" * 16, time.time() - 3600),
+        folder("code", "d" * 16, time.time() - 3600),
+        folder("code", "e" * 16, old_s - 10, mark="theirs"),
+        folder("code", "notes", old_s - 10),
+        folder("venv", "a" * 16, old_s - 10),  # a command line names it
+        *old[5:8],  # the last three used
+    ]
+    script = "import time; print(flush=True); time.sleep(120)"
+    lives = [sys.executable, "-c", script, str(work / "venv" / ("a" * 16) / "bin" / "python")]
+    with subprocess.Popen(lives, cwd=stays[0], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            with Fleet(config, root) as hosts:
+                assert Path(hosts.server_place("x").source(Path("jellyfish"))).is_dir()
+        finally:
+            process.kill()
+    assert [path for path in stays if not path.exists()] == []
+    assert [path for path in old if path.exists()] == old[5:8]
+
+
 @pytest.mark.slow
 def test_one_of_two_managers_waits_or_refuses(config: Config, root: Path, sshd: Sshd) -> None:
     entered: list[float] = []
@@ -191,7 +231,7 @@ def failed_run(
 def test_a_server_killed_in_the_middle(config: Config, results: Path, sshd: Sshd) -> None:
     def kill_server() -> None:
         (pid_file,) = (sshd.folder / "work" / "server").glob("runs/*/server.pid")
-        processes.send(ProcessId(*map(int, pid_file.read_text().split())), 9)
+        processes.send(ProcessId(*map(int, pid_file.read_text().split())), signal.SIGKILL)
 
     said = r"server on server ended while clients were streaming \(exit code -9\)"
     folder, took_s = failed_run(config, results, sshd, 11, kill_server, said)
@@ -207,7 +247,7 @@ def test_an_ssh_session_killed_in_the_middle(config: Config, results: Path, sshd
         work = str(sshd.folder / "work" / "client-host-0")
         (agent,) = [p for p in remote_processes(sshd) if work in processes.command(p.pid)]
         session = processes.ancestors(agent.pid)[0]
-        processes.send(session, 9)
+        processes.send(session, signal.SIGKILL)
 
     said = r"client-host-0: the SSH session"
     folder, took_s = failed_run(config, results, sshd, 12, kill_session, said)
