@@ -2,7 +2,8 @@
 
 The relaxation in which clients are divisible has one multiplier, the price of a GPU. It guides the
 first plan, GPU by GPU. Then every two GPUs are planned anew, exactly, until no two can do better;
-then a few at a time are emptied and filled again.
+then a few at a time are emptied and filled again. Where not all clients can be served, the plan
+that serves most comes first.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import numpy as np
 from jellyfish.profile import FloatArray
 from jellyfish.scheduling.kernels.arrays import CROWD, Ints, Scratch, State, Task
 from jellyfish.scheduling.kernels.describing import describe
-from jellyfish.scheduling.kernels.searching import RUINED, advance, begin, keep
+from jellyfish.scheduling.kernels.moving import RUINED, keep
+from jellyfish.scheduling.kernels.searching import advance, begin
 from jellyfish.scheduling.placing import as_now, place
 from jellyfish.scheduling.problem import Budget, Plan, Problem
 from jellyfish.scheduling.staying import Group
 
 EFFORT = 1000  # steps unless told; a pair of GPUs planned anew is one
+PATIENCE = 3  # times that, while it is not certain that no plan serves more clients
 STEPS_AT_ONCE = 50  # between two looks at the clock
 HUNDREDTHS = 100.0
 CLOSE = 1e-12  # relative; what rounding may add to a sum of frame rates
@@ -75,14 +78,22 @@ def warm() -> None:
 def _run(task: Task, gpus: int, seed: int, budget: Budget) -> State:
     scratch = _scratch(task.capacity.size, len(task.weight))
     state, best = _state(task, gpus, seed), _state(task, gpus, seed)
-    begin(task, state, best, scratch)
+    begin(task, state, best)
+    advance(task, state, best, 0, scratch)
     if callable(budget):
         while budget() and not advance(task, state, best, STEPS_AT_ONCE, scratch):
             pass
     else:
         advance(task, state, best, EFFORT if budget is None else budget, scratch)
     keep(task, state, best)
+    if budget is None and _may_serve_more(best, state):
+        advance(task, state, best, EFFORT * (PATIENCE - 1), scratch)
+        keep(task, state, best)
     return best
+
+
+def _may_serve_more(best: State, state: State) -> bool:
+    return bool(0 < best.waiting[-1] > state.numbers[5])
 
 
 def _state(task: Task, gpus: int, seed: int) -> State:
@@ -97,7 +108,7 @@ def _state(task: Task, gpus: int, seed: int) -> State:
         changed=np.zeros(gpus, np.int64),
         waiting=np.zeros(clients + 1, np.int64),
         worth=np.zeros(len(task.kinds.weight)),
-        numbers=np.zeros(4),
+        numbers=np.zeros(6),
         order=np.zeros(gpus + 2, np.int64),
         random=np.array([(seed * 0x9E3779B97F4A7C15 + 1) & 0x3FFFFFFFFFFFFFFF | 1]),
     )

@@ -9,13 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jellyfish.profile import Profile
 from jellyfish.scheduling import jellyfish, optimum, paper
 from jellyfish.scheduling.problem import Problem, check
 from tests.unit.brute_force import best_worth
-from tests.unit.scheduling_cases import problem, problems, reference_cases
+from tests.unit.scheduling_cases import PROFILE, problem, problems, reference_cases
 from tests.unit.test_scheduling_optimum import RATES, drawn
 
 ample = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+NAMES = ("input_px", "frame_bytes", "accuracy")
+SLOW_MS = 2.5 * PROFILE.latency_ms
 any_problem = problems() | problems(sane=True)
 
 
@@ -155,6 +158,37 @@ def test_crowds_of_slow_clients_are_served(gpus: int) -> None:
     found = jellyfish.solve(asked, 0, 100)
     assert check(asked, found) == found
     assert found.effectiveness == 1.0
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_under_overload_no_plan_serves_more(seed: int) -> None:
+    clients, gpus = ((60, 2), (24, 1), (80, 3))[seed % 3]
+    asked = drawn(seed, clients=clients, gpus=gpus, rates=RATES if seed % 2 else None)
+    best = optimum.prove(asked, 300)
+    assert best.plan.effectiveness < 1
+    effectiveness, accuracy = worth(asked, seed, 2_000)
+    assert effectiveness >= best.plan.effectiveness - 1e-9
+    if effectiveness <= best.plan.effectiveness + 1e-9:
+        assert accuracy >= 0.97 * best.plan.accuracy
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_more_steps_never_give_a_worse_plan_under_overload(seed: int) -> None:
+    asked = drawn(seed, clients=80, gpus=3, rates=RATES if seed % 2 else None)
+    found = [worth(asked, seed, budget) for budget in (0, 1, 7, 20, 60, 200, 600, 2_000)]
+    rounded = [(effectiveness, round(accuracy, 9)) for effectiveness, accuracy in found]
+    assert rounded == sorted(rounded)
+    assert rounded[-1][0] < 1
+    assert jellyfish.solve(asked, seed, 300) == jellyfish.solve(asked, seed, 300)
+
+
+@pytest.mark.parametrize("gpus", [1, 2, 3])
+@pytest.mark.parametrize("each", [1, 62, 80])
+def test_crowds_that_one_word_of_bits_does_not_hold_are_served(gpus: int, each: int) -> None:
+    slow = Profile(**{name: getattr(PROFILE, name) for name in NAMES}, latency_ms=SLOW_MS)
+    asked = problem(*[(0.8, 200.0, 1e5)] * (each * gpus), gpus=gpus, profile=slow)
+    assert worth(asked, 0, 300)[0] == min(1.0, 62 / each)  # 62 fit one GPU
+    assert worth(asked, 0, 300)[1] >= optimum.solve(asked).accuracy - 1e-6
 
 
 def test_overload_leaves_out_as_few_as_the_published_scheduler() -> None:

@@ -6,7 +6,7 @@ numbers of some unit.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,19 @@ Ints = NDArray[np.int64]
 
 CROWD = 62  # clients of two GPUs that fit one word of bits
 NEAR = 1e-9  # relative; values that differ by less are equal
+
+
+def constant(number: int) -> int:
+    """Return a number that kernels may be called with without being compiled anew for it.
+
+    They would be for a literal, and for a global that is an int.
+    """
+    return cast(int, np.int64(number))
+
+
+NOBODY = constant(-1)
+NOW, LATER = constant(0), constant(1)  # when a GPU changed
+NEXT = constant(1)  # places apart
 
 
 class Kinds(NamedTuple):
@@ -71,7 +84,8 @@ class State(NamedTuple):
         changed: (G,) when it last changed, on the clock of pairs looked at.
         waiting: (C + 1,) clients without a GPU, and in the last place their number.
         worth: (K,) of a unit of each kind of client, at the price `numbers[0]` of a GPU.
-        numbers: the price, the clock, the bound, and how many starts there were.
+        numbers: the price, the clock, the bound, how many starts there were, for how many more
+            rounds to press, and how many clients must wait at least (-1: not known yet).
         order: (G,) in which pairs are looked at; then the two places that are next.
         random: (1,) state of the generator.
     """

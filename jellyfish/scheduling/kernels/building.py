@@ -13,7 +13,7 @@ import numpy as np
 
 from jellyfish.scheduling.kernels.arrays import NEAR, Floats, Ints, Kinds, State, Task
 from jellyfish.scheduling.kernels.compiling import compiled
-from jellyfish.scheduling.kernels.pairs import index, subset
+from jellyfish.scheduling.kernels.pairs import SEARCH_STEPS, index, subset
 
 EXHAUSTED = 1e30  # the price of GPUs when there are too few for everybody
 FITTING = 0.02  # of a GPU's price may be lost by it without asking everybody anew
@@ -143,7 +143,7 @@ def _fill_exactly(
             n += 1
         have[n - 1] += bag.left[k]
         own += 1
-    load = subset(sizes, have, n, room, take, best)
+    load = subset(sizes, have, n, room, take, best, SEARCH_STEPS)
     many, at = 0, 0
     for a in range(own):
         k = able[order[a]]

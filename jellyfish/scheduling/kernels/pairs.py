@@ -6,10 +6,13 @@ from jellyfish.scheduling.kernels.arrays import CROWD, NEAR, Ints, Scratch, Stat
 from jellyfish.scheduling.kernels.compiling import compiled
 
 SEARCH_STEPS = 60  # per subset sum; with few distinct rates it ends earlier, exactly
+PRESSED_STEPS = 1000  # where the last bit of room counts
 
 
 @compiled
-def subset(sizes: Ints, have: Ints, kinds: int, room: int, take: Ints, best: Ints) -> int:
+def subset(
+    sizes: Ints, have: Ints, kinds: int, room: int, take: Ints, best: Ints, steps: int
+) -> int:
     """Return the largest sum that `room` allows of `have[k]` times `sizes[k]`; which, in `best`."""
     total = 0
     for k in range(kinds):
@@ -21,7 +24,7 @@ def subset(sizes: Ints, have: Ints, kinds: int, room: int, take: Ints, best: Int
     for k in range(kinds):
         take[k] = min(have[k], (room - load) // sizes[k])
         load += take[k] * sizes[k]
-    for _ in range(SEARCH_STEPS):
+    for _ in range(steps):
         if load > found:
             found = load
             best[:kinds] = take[:kinds]
@@ -135,7 +138,29 @@ def _offers(task: Task, state: State, g: int, h: int, extra: int, s: Scratch) ->
                 s.offers[found, 2], s.offers[found, 3] = bits, load
                 s.offers[found, 4] = most
                 found += 1
+    if task.accuracy[0] == task.accuracy[-1]:
+        return _undominated(s.offers, found)
     return found
+
+
+@compiled
+def _undominated(offers: Ints, found: int) -> int:
+    """Leave out offers that another is as good as, all DNNs being equally accurate."""
+    kept = found  # those from here on
+    for x in range(found - 1, -1, -1):
+        room, can = offers[x, 1], offers[x, 2]
+        for y in range(kept, found):
+            if offers[y, 1] >= room and offers[y, 2] | can == offers[y, 2]:
+                break
+        else:
+            kept -= 1
+            offers[kept] = offers[x]
+    most = 0
+    for x in range(found - kept):
+        offers[x] = offers[kept + x]
+        most = max(most, offers[x, 1])
+        offers[x, 4] = most
+    return found - kept
 
 
 @compiled
@@ -193,6 +218,7 @@ def _search(
     for a in range(n):
         total += task.weight[s.who[a]]
     near = NEAR * (1.0 + abs(worth))
+    steps = PRESSED_STEPS if task.accuracy[0] == task.accuracy[-1] else SEARCH_STEPS
     first, second = -1, -1
     for x in range(offers):
         dnn, room, can, can_load = s.offers[x, 0], s.offers[x, 1], s.offers[x, 2], s.offers[x, 3]
@@ -213,7 +239,7 @@ def _search(
                 continue
             for k in range(kinds):
                 s.have[k] = _ones(can & s.offers[y, 2] & s.bits[k])
-            load = must + subset(s.sizes, s.have, kinds, room - must, s.take, s.best)
+            load = must + subset(s.sizes, s.have, kinds, room - must, s.take, s.best, steps)
             if total - load > other_room:
                 continue
             earned = task.accuracy[dnn] * load + other * (total - load)
@@ -251,15 +277,12 @@ def _settle(task: Task, state: State, g: int, h: int, x: int, y: int, n: int, s:
 
 
 @compiled
-def replan(task: Task, state: State, g: int, h: int, extra: int, s: Scratch) -> bool:
+def replan_exactly(task: Task, state: State, g: int, h: int, extra: int, s: Scratch) -> bool:
     """Plan two GPUs anew, or one if `h` is `g`, with client `extra` unless that is negative.
 
-    Tell whether anything changed.
+    They have CROWD clients at most. Tell whether anything changed; then they are to be indexed.
     """
     lonely = g == h
-    n = state.filled[g] + (0 if lonely else state.filled[h]) + (1 if extra >= 0 else 0)
-    if n == 0 or n > CROWD:
-        return False
     worth, spread = -1.0, -1.0
     if extra < 0:
         worth = task.accuracy[state.dnn[g]] * _load(task, state, g)
@@ -272,6 +295,4 @@ def replan(task: Task, state: State, g: int, h: int, extra: int, s: Scratch) -> 
     if x < 0:
         return False
     _settle(task, state, g, h, x, y, n, s)
-    index(task, state, g)
-    index(task, state, h)
     return True
