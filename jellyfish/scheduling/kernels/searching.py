@@ -36,6 +36,7 @@ from jellyfish.scheduling.kernels.moving import (
 )
 from jellyfish.scheduling.kernels.pairs import index
 from jellyfish.scheduling.kernels.pressing import (
+    FAILURES,
     LARGER,
     SMALLER,
     exchange,
@@ -51,6 +52,7 @@ STARTS = 16
 NOTHING, START, PRESS, RUIN, END = range(5)
 PRESSES = constant(40)  # rounds of pressing, at first
 PRESS_STEPS = 5  # what a round costs beside pairs
+EXCHANGES = 5000  # that are looked at in a step
 AGAIN = 4  # ruins, on average, between more rounds
 MORE_PRESSES = constant(8)
 TRIES = constant(4)  # DNNs and batch sizes that the first start weighs per GPU
@@ -97,7 +99,7 @@ def _start(task: Task, state: State, best: State, s: Scratch) -> None:
     waiting = 0
     for a in range(left):
         i = ids[by_weight[a]]
-        if not insert(task, state, i, state.order[:gpus], NEXT, s):
+        if waiting >= FAILURES or not insert(task, state, i, state.order[:gpus], NEXT, s):
             state.waiting[waiting] = i
             waiting += 1
     state.waiting[clients] = waiting
@@ -133,14 +135,21 @@ def advance(task: Task, state: State, best: State, steps: int, s: Scratch) -> in
             steps -= START_STEPS * gpus if state.numbers[3] > 1 else 0
         elif act == PRESS:
             press(task, flat, state, best, s)
-            steps -= PRESS_STEPS
+            steps -= PRESS_STEPS + _looks(state)
         elif act == RUIN:
             _ruin(task, state, s)
             steps -= RUIN_STEPS
         else:
-            steps -= 1
+            steps -= 1 + _looks(state)
         act = NOTHING
     return max(0, steps)
+
+
+@inlined
+def _looks(state: State) -> int:
+    """Return the steps that it takes to look for exchanges with all who wait."""
+    waiting = state.waiting[-1]
+    return int(waiting * (len(state.waiting) - 1) // EXCHANGES)
 
 
 @inlined
