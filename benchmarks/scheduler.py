@@ -95,7 +95,7 @@ def within(ms: float) -> Run:
     """
 
     def solve(problem: Problem, seed: int) -> Plan:
-        after_ms = 0.25 + 0.012 * problem.gpus
+        after_ms = 0.2 + 0.017 * problem.gpus
         left_s = max(0.0, ms - after_ms) / 1000
         return jellyfish.solve(problem, seed, _until(time.thread_time, left_s))
 
