@@ -184,7 +184,8 @@ def test_the_code_behind_a_solver_is_found(name: str) -> None:
     assert f"jellyfish/scheduling/{name}.py" in files
     assert {"jellyfish/profile.py", "jellyfish/scheduling/problem.py"} <= set(files)
     assert all((ROOT / file).is_file() for file in files)
-    assert ("jellyfish/scheduling/kernels/arrays.py" in files) == (name == "jellyfish")
+    for kernel, of in (("searching", "jellyfish"), ("annealing", "paper")):
+        assert (f"jellyfish/scheduling/kernels/{kernel}.py" in files) == (name == of)
 
 
 def test_times_are_measured_alone(own_testbed: None, tmp_path: Path) -> None:
