@@ -21,9 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
-from snakemake.utils import update_config
 
 from experiment.grid import Config, Run, cells, runs
 from experiment.paths import ROOT, detections_path, zoo_of
@@ -33,6 +31,7 @@ from jellyfish.files.clip_detections import read_clip_detections
 from jellyfish.matching import Rule, strict
 from jellyfish.policy import Policy, policy
 from jellyfish.records import FrameRow, Outcome
+from scripts import scenario
 
 RESAMPLED = 10_000
 FRAMES, FROM_TICK, FROM_SEND, TP, FP, FN = range(6)
@@ -46,8 +45,7 @@ def config_of(path: Path, seed: int | None = None) -> dict[str, Any]:
 
     With `seed`, that of all that is random, generated traces included.
     """
-    config: dict[str, Any] = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-    update_config(config, yaml.safe_load(path.read_text()))
+    config = scenario.read(path, ROOT)
     if seed is not None:
         config["seed"] = seed
         for trace in config["traces"].values():

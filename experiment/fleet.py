@@ -22,7 +22,7 @@ from experiment.places import Placement
 from experiment.preflight import Facts, look
 from experiment.remote_host import Owner, RemoteHost
 from experiment.remote_place import RemotePlace
-from experiment.shaping import RelayShaper, ShapedClient, Shaper
+from experiment.shaping import RelayShaper, Shaper
 from experiment.ssh import Ssh
 from experiment.tc_shaping import TcSettings, TcShaper
 from jellyfish.errors import JellyfishError, RunError
@@ -164,13 +164,7 @@ class Fleet:
         for place, shaper in zip(at.clients, at.shapers, strict=True):
             if isinstance(shaper, TcShaper):
                 place.begin()
-                mine = [i for i in range(len(traces)) if at.shaper_of(i) is shaper]
-                found[shaper.host] = shaper.dry_run(
-                    [
-                        ShapedClient(client=i, source_ports=shaper.source_ports(i), trace=traces[i])
-                        for i in mine
-                    ]
-                )
+                found[shaper.host] = shaper.dry_run(at.shaped_by(shaper, traces))
         return found
 
     def server_place(self, key: str) -> RemotePlace:

@@ -31,10 +31,17 @@ SILENCE_S = 6.0  # TCP takes three to make up for a network that was away for tw
 
 @dataclass(frozen=True)
 class Start:
-    """When a client starts, in s after the run's start, and at which step of the trace."""
+    """When a client starts, and where its trace does.
+
+    Args:
+        after_s: after the run's start.
+        step: of the trace.
+        uplink: the trace from there on; None for no limit.
+    """
 
     after_s: float
     step: int
+    uplink: Trace | None
 
 
 def starts(config: Config, run: Run, trace: Trace | None) -> list[Start]:
@@ -46,7 +53,7 @@ def starts(config: Config, run: Run, trace: Trace | None) -> list[Start]:
     for i in range(len(run.cell.clients)):
         gap_s, step = rng.uniform(low, high), rng.randrange(len(trace.mbps) if trace else 1)
         after_s += gap_s if i else 0.0
-        found.append(Start(after_s, step))
+        found.append(Start(after_s, step, trace and trace.shifted(step)))
     return found
 
 
@@ -57,7 +64,7 @@ def uplinks(config: Config, run: Run, root: Path = ROOT) -> list[Trace | None]:
         ConfigError: the config's trace cannot be used.
     """
     trace = trace_from_config(run.cell.trace, pick(config, "traces", run.cell.trace), root)
-    return [trace and trace.shifted(start.step) for start in starts(config, run, trace)]
+    return [start.uplink for start in starts(config, run, trace)]
 
 
 def server_job(
@@ -135,7 +142,7 @@ def client_jobs(
             "fps": client.fps,
             "slo_ms": client.slo_ms,
             "start_after_s": start.after_s,
-            "trace": _shifted(trace, start.step),
+            "trace": _rates(start.uplink),
             "seed": run.seed + i,
         }
         for i, (client, start) in enumerate(
@@ -154,8 +161,5 @@ def _lives(at: Placement, client: int, clip: str, path: Path) -> dict[str, Any]:
     }
 
 
-def _shifted(trace: Trace | None, step: int) -> dict[str, Any] | None:
-    if trace is None:
-        return None
-    begun = trace.shifted(step)
-    return {"mbps": list(begun.mbps), "step_s": begun.step_s}
+def _rates(uplink: Trace | None) -> dict[str, Any] | None:
+    return {"mbps": list(uplink.mbps), "step_s": uplink.step_s} if uplink else None

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from experiment.hosts import LocalConnection, Process
-from experiment.shaping import HostProcess, RelayShaper, Shaper
+from experiment.shaping import HostProcess, RelayShaper, ShapedClient, Shaper
 from jellyfish.files.atomic import read_json, write_json
+from jellyfish.trace import Trace
 
 HERE = "127.0.0.1"
 FULL_MB = 0.5  # what fails with less to spare has most likely failed for that
@@ -156,6 +157,14 @@ class Placement:
     def shaper_of(self, client: int) -> Shaper:
         """Return who shapes a client's uplink."""
         return self.shapers[client % len(self.clients)]
+
+    def shaped_by(self, shaper: Shaper, uplinks: Sequence[Trace | None]) -> list[ShapedClient]:
+        """Return the clients of which `shaper` has to know, given the uplink of every client."""
+        return [
+            ShapedClient(client=i, source_ports=ports, trace=trace)
+            for i, trace in enumerate(uplinks)
+            if self.shaper_of(i) is shaper and (ports := shaper.source_ports(i)) is not None
+        ]
 
 
 def here(folder: Path, root: Path) -> Placement:

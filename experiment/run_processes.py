@@ -12,11 +12,10 @@ from typing import Any
 
 from experiment.cores import Cores, kept_to, share
 from experiment.grid import Config, Run, is_emulated, pick
-from experiment.jobs import SERVER_JOB, client_jobs, server_job
+from experiment.jobs import SERVER_JOB, client_jobs, server_job, uplinks
 from experiment.places import Place, Placement
-from experiment.shaping import HostProcess, ShapedClient
+from experiment.shaping import HostProcess
 from jellyfish.errors import RunError
-from jellyfish.trace import Trace, from_rates
 
 READY_TIMEOUT_S = 60.0
 SERVER_GRACE_S = 8.0
@@ -113,19 +112,15 @@ class Testbed:
             "the clients were not ready",
             [*self._clients, *([self._server] if self._server else [])],
         )
-        self._shape(jobs)
+        self._shape()
         for place in set(ready.values()):
             place.write("go", {})
         return float(max(_longest_s(job) for job in jobs))
 
-    def _shape(self, jobs: list[dict[str, Any]]) -> None:
+    def _shape(self) -> None:
+        traces = uplinks(self._config, self._run, self._root)
         for shaper in self._at.shapers:
-            shaped = [
-                ShapedClient(client=i, source_ports=ports, trace=_uplink(job["trace"]))
-                for i, job in enumerate(jobs)
-                if shaper is self._at.shaper_of(i) and (ports := shaper.source_ports(i)) is not None
-            ]
-            shaper.start(shaped)
+            shaper.start(self._at.shaped_by(shaper, traces))
 
     def finish(self, timeout_s: float, tell: Tell | None = None) -> None:
         """Wait until every client has ended by itself, then end the server.
@@ -223,10 +218,6 @@ def _cores(config: Config, run: Run, available: tuple[int, ...]) -> Cores:
     if not is_emulated(config, run.cell.device):
         return share(run.cell.workers, threads, available)
     return Cores(workers=(available,) * run.cell.workers, rest=available)
-
-
-def _uplink(trace: dict[str, Any] | None) -> Trace | None:
-    return None if trace is None else from_rates("uplink", trace["mbps"], trace["step_s"])
 
 
 def _longest_s(job: dict[str, Any]) -> float:

@@ -133,7 +133,7 @@ def _clients(config: Config, run: Run, root: Path) -> tuple[SceneClient, ...]:
             fps=client.fps,
             slo_ms=client.slo_ms,
             start_s=start.after_s,
-            trace=trace.shifted(start.step) if trace else None,
+            trace=start.uplink,
         )
         for client, start in zip(run.cell.clients, starts(config, run, trace), strict=True)
     )

@@ -26,6 +26,7 @@ from paramiko.ssh_exception import (
 )
 
 from experiment.host_file import Hosts, HostSpec
+from experiment.places import FULL_MB
 from jellyfish.errors import ConfigError, JellyfishError, RunError
 
 CONNECT_TIMEOUT_S = 5
@@ -33,7 +34,6 @@ TRIES = 3
 PAUSE_S = 1.0
 KEEP_ALIVE_S = 3
 DEAD_S = 15.0  # bytes that nobody acknowledges for so long mean that the way is cut
-FULL_KB = 512
 USUAL_KNOWN_HOSTS = Path("~/.ssh/known_hosts")
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())  # errors are told here, once
@@ -158,7 +158,7 @@ class Ssh:
     def _is_full(self, path: str) -> bool:
         """Whether there is no space for a file: SFTP's errors do not tell."""
         shown = self.said(f"df -Pk {shlex.quote(str(Path(path).parent))} | tail -n 1")
-        return int(shown.split()[3]) < FULL_KB
+        return int(shown.split()[3]) * 1024 / 1e6 < FULL_MB
 
     def get(self, remote: str, local: str | None = None) -> Any:
         """Copy a file from the host.

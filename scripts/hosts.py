@@ -11,10 +11,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import yaml
-from snakemake.utils import update_config
 
 from experiment import grid
 from experiment.fleet import Fleet
@@ -22,8 +18,6 @@ from experiment.grid import Config, Run
 from experiment.paths import ROOT
 from jellyfish.errors import ConfigError, JellyfishError
 from scripts import scenario
-
-DEFAULT = Path("config/config.yaml")
 
 
 def read_config(path: Path | None, hosts: Path | None, root: Path = ROOT) -> Config:
@@ -37,8 +31,7 @@ def read_config(path: Path | None, hosts: Path | None, root: Path = ROOT) -> Con
     Raises:
         ConfigError: a file cannot be read or used, no hosts are named, or nothing is measured.
     """
-    config: dict[str, Any] = _yaml(root / DEFAULT)
-    update_config(config, _yaml(path) if path else {})
+    config = scenario.read(path, root)
     if hosts is not None:
         config["hosts"] = str(hosts.absolute())
     cells = scenario.load(config, root).cells.values()
@@ -47,13 +40,6 @@ def read_config(path: Path | None, hosts: Path | None, root: Path = ROOT) -> Con
     if not any(cell.world == "measured" for cell in cells):
         raise ConfigError("the scenario measures nothing: no block of its grid is `measured`")
     return config
-
-
-def _yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
 
 
 def largest_run(config: Config) -> Run:

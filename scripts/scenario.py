@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from snakemake.utils import update_config
 
 from experiment import grid, planning_study
 from experiment.checked import check
@@ -18,6 +19,7 @@ from jellyfish.policy import policy
 from scripts.data import Asset, read_assets
 
 SCHEMA = Path("workflow/schemas/config.schema.yaml")
+DEFAULT = Path("config/config.yaml")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,24 @@ class Scenario:
     assets: Mapping[str, Asset]
     zoo: ZooSpec
     cells: Mapping[str, grid.Cell]
+
+
+def read(path: Path | None, root: Path) -> dict[str, Any]:
+    """Return the default config of the checkout `root`, with the one at `path` laid over it.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
+    config: dict[str, Any] = _yaml(root / DEFAULT)
+    update_config(config, _yaml(path) if path else {})
+    return config
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
 
 
 def load(config: Mapping[str, Any], root: Path) -> Scenario:

@@ -11,7 +11,16 @@ from __future__ import annotations
 import numpy as np
 
 from jellyfish.profile import FloatArray
-from jellyfish.scheduling.kernels.arrays import CROWD, Ints, Scratch, State, Task
+from jellyfish.scheduling.kernels.arrays import (
+    BOUND,
+    CROWD,
+    NUMBERS,
+    UNAVOIDABLE,
+    Ints,
+    Scratch,
+    State,
+    Task,
+)
 from jellyfish.scheduling.kernels.describing import describe
 from jellyfish.scheduling.kernels.moving import RUINED, keep
 from jellyfish.scheduling.kernels.searching import advance, begin
@@ -65,7 +74,7 @@ def accuracy_bound(problem: Problem) -> float:
     task = _task(problem, served, order)
     state = _run(task, min(problem.gpus, len(served)), 0, 0)
     best = float(problem.profile.accuracy.max())
-    return min(best, float(state.numbers[2]) / float(task.weight.sum()))
+    return min(best, float(state.numbers[BOUND]) / float(task.weight.sum()))
 
 
 def warm() -> None:
@@ -93,7 +102,7 @@ def _run(task: Task, gpus: int, seed: int, budget: Budget) -> State:
 
 
 def _may_serve_more(best: State, state: State) -> bool:
-    return bool(0 < best.waiting[-1] > state.numbers[5])
+    return bool(0 < best.waiting[-1] > state.numbers[UNAVOIDABLE])
 
 
 def _state(task: Task, gpus: int, seed: int) -> State:
@@ -108,7 +117,7 @@ def _state(task: Task, gpus: int, seed: int) -> State:
         changed=np.zeros(gpus, np.int64),
         waiting=np.zeros(clients + 1, np.int64),
         worth=np.zeros(len(task.kinds.weight)),
-        numbers=np.zeros(6),
+        numbers=np.zeros(NUMBERS),
         order=np.zeros(gpus + 2, np.int64),
         random=np.array([(seed * 0x9E3779B97F4A7C15 + 1) & 0x3FFFFFFFFFFFFFFF | 1]),
     )

@@ -26,10 +26,8 @@ from jellyfish.scheduling.kernels.annealing import (
     anneal,
 )
 from jellyfish.scheduling.kernels.filling import Rows
-from jellyfish.scheduling.mapping import everybody, knapsack, map_clients, plan, rows_of
+from jellyfish.scheduling.mapping import everybody, knapsack, plan, rows_of
 from jellyfish.scheduling.problem import Budget, Plan, Problem
-
-__all__ = ["Annealer", "map_clients", "solve", "warm"]
 
 HOTTEST, COLDEST, COOLING = 0.0125, 0.0005, 0.99
 STEPS_AT_ONCE = 1000  # of a budget that need not be asked

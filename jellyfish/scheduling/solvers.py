@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from importlib import import_module
+from typing import Any, Protocol
 
 from jellyfish.errors import ConfigError
 from jellyfish.scheduling import static
@@ -23,31 +24,21 @@ class Solver(Protocol):
         """
 
 
-def _optimum(problem: Problem, seed: int, budget: Budget = None) -> Plan:
-    # HiGHS takes longer to import than most servers need it.
-    from jellyfish.scheduling import optimum
-
-    return optimum.solve(problem, seed, budget)
+def _module(name: str) -> Any:
+    # Nobody waits for HiGHS or numba where another solver is named.
+    return import_module(f"jellyfish.scheduling.{name}")
 
 
-def _jellyfish(problem: Problem, seed: int, budget: Budget = None) -> Plan:
-    # Nor is numba needed where another solver is named.
-    from jellyfish.scheduling import jellyfish
+def _solver(name: str) -> Solver:
+    def solve(problem: Problem, seed: int, budget: Budget = None) -> Plan:
+        plan: Plan = _module(name).solve(problem, seed, budget)
+        return plan
 
-    return jellyfish.solve(problem, seed, budget)
-
-
-def _paper(problem: Problem, seed: int, budget: Budget = None) -> Plan:
-    from jellyfish.scheduling import paper
-
-    return paper.solve(problem, seed, budget)
+    return solve
 
 
-SOLVERS: dict[str, Solver] = {
-    "jellyfish": _jellyfish,
-    "paper": _paper,
-    "optimum": _optimum,
-}
+COMPILED = ("jellyfish", "paper")
+SOLVERS: dict[str, Solver] = {name: _solver(name) for name in (*COMPILED, "optimum")}
 """Those whose plans are feasible."""
 
 BASELINES: dict[str, Solver] = {"static": static.solve}
@@ -68,12 +59,6 @@ def solver(name: str) -> Solver:
 
 def warm(name: str) -> None:
     """Load what the solver called `name` has compiled, so that its first plan does not wait."""
-    named = solver(name)
-    if named is _jellyfish:
-        from jellyfish.scheduling import jellyfish
-
-        jellyfish.warm()
-    elif named is _paper:
-        from jellyfish.scheduling import paper
-
-        paper.warm()
+    solver(name)
+    if name in COMPILED:
+        _module(name).warm()

@@ -11,6 +11,7 @@ import pytest
 from experiment.testbed import NamespaceTestbed
 from tests.integration.test_emulated_cell import prepare
 from tests.namespaces import own_testbed
+from tests.sshd import Sshd
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +19,13 @@ def testbed() -> Iterator[NamespaceTestbed]:
     """A server and two client hosts in namespaces of the module's own."""
     with own_testbed() as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """An sshd of the module's own, on loopback."""
+    with Sshd(tmp_path_factory.mktemp("sshd") / "d") as started:
+        yield started
 
 
 @pytest.fixture(scope="module")

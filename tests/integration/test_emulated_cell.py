@@ -41,6 +41,13 @@ def config_of(root: Path) -> dict[str, Any]:
     return value | {"grid": [block], "mixed": {}, "scenario": "test"}
 
 
+def config_over(root: Path, hosts: Path) -> dict[str, Any]:
+    """Return that of a cell on the hosts of a file."""
+    value = config_of(root) | {"hosts": str(hosts), "allow_dirty": True}
+    value["server"] |= {"start_timeout_s": 240, "policy": "paper"}  # whatever runs beside it
+    return value
+
+
 def prepare(config: dict[str, Any], root: Path, assets: Path, results: Path) -> None:
     (results / "data").mkdir()
     (results / "data" / "videos").symlink_to(assets / "videos")

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -25,7 +24,7 @@ from jellyfish.files.provenance import read_provenance
 from jellyfish.files.tables import read_table
 from jellyfish.records import Outcome
 from tests.integration.test_cell import MANAGER
-from tests.integration.test_emulated_cell import config_of
+from tests.integration.test_emulated_cell import config_over
 from tests.sshd import MISSING, Sshd, available
 
 Config = dict[str, Any]
@@ -36,16 +35,8 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with Sshd(tmp_path_factory.mktemp("sshd") / "d") as sshd:
-        yield sshd
-
-
-@pytest.fixture(scope="module")
 def config(root: Path, sshd: Sshd) -> Config:
-    value = config_of(root) | {"hosts": str(sshd.hosts_file()), "allow_dirty": True}
-    value["server"] |= {"start_timeout_s": 240, "policy": "paper"}  # which compiles nothing
-    return value
+    return config_over(root, sshd.hosts_file())
 
 
 def remote_processes(sshd: Sshd) -> list[ProcessId]:

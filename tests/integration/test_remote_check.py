@@ -16,7 +16,7 @@ from tests.integration.test_tc import tc_shows
 FEW: dict[str, Any] = {
     "scenario": "few",
     "allow_dirty": True,
-    "server": {"policy": "paper"},  # which compiles nothing
+    "server": {"policy": "paper"},  # which compiles little
     "grid": [
         {"world": "measured", "device": "gpu", "workers": 1, "clients": [1, 3], "fps": [15]}
         | {"traces": ["synthetic"], "slo_ms": [150], "clips": ["vtest-1"], "repetitions": 1}

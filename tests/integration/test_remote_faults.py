@@ -28,7 +28,7 @@ from jellyfish.errors import RunError
 from jellyfish.files.atomic import read_json
 from jellyfish.files.tables import read_table
 from tests.conftest import ROOT
-from tests.integration.test_emulated_cell import config_of
+from tests.integration.test_emulated_cell import config_over
 from tests.sshd import MISSING, Sshd, available
 from tests.unit.test_envs import closure, environment, packages
 
@@ -42,16 +42,8 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts and namespaces ne
 
 
 @pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with Sshd(tmp_path_factory.mktemp("sshd") / "d") as sshd:
-        yield sshd
-
-
-@pytest.fixture(scope="module")
 def config(root: Path, sshd: Sshd) -> Config:
-    value = config_of(root) | {"hosts": str(sshd.hosts_file()), "allow_dirty": True}
-    value["server"] |= {"start_timeout_s": 240, "policy": "paper"}  # which compiles nothing
-    return value
+    return config_over(root, sshd.hosts_file())
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,6 @@ from jellyfish.errors import ConfigError, JellyfishError, RunError
 from tests.sshd import MISSING, Sshd, available
 
 pytestmark = pytest.mark.skipif(not available(), reason=MISSING)
-
-
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with Sshd(tmp_path_factory.mktemp("sshd") / "d") as sshd:
-        yield sshd
 
 
 def ssh_to(sshd: Sshd, **server: Any) -> Ssh:

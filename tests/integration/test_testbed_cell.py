@@ -21,7 +21,7 @@ from jellyfish.errors import RunError
 from jellyfish.files.tables import read_table
 from jellyfish.records import Outcome
 from tests.integration.test_cell import MANAGER
-from tests.integration.test_emulated_cell import config_of
+from tests.integration.test_emulated_cell import config_over
 
 Config = dict[str, Any]
 CLIENTS = [[300, 10], [400, 5], [300, 5], [500, 10]]
@@ -31,8 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def config(root: Path, testbed: NamespaceTestbed) -> Config:
-    value = config_of(root) | {"hosts": str(testbed.hosts), "allow_dirty": True}
-    value["server"] |= {"start_timeout_s": 240, "policy": "paper"}  # which compiles nothing
+    value = config_over(root, testbed.hosts)
     value["client"]["stream_s"] = STREAM_S
     value["mixed"] = {"four": CLIENTS}
     value["grid"][0] |= {"clients": [], "slo_ms": [], "fps": [], "mixed": ["four"]}

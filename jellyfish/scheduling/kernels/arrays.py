@@ -30,6 +30,14 @@ NOBODY = constant(-1)
 NOW, LATER = constant(0), constant(1)  # when a GPU changed
 NEXT = constant(1)  # places apart
 
+PRICE = 0  # of a GPU, in `State.numbers`
+CLOCK = 1  # pairs looked at
+BOUND = 2  # that prices allow
+STARTED = 3  # starts there were
+ROUNDS = 4  # for how many more to press
+UNAVOIDABLE = 5  # clients that must wait at least; -1: not known yet
+NUMBERS = 6
+
 
 class Kinds(NamedTuple):
     """Clients that are alike to every DNN: K kinds, far fewer than clients where rates are few.
@@ -83,9 +91,8 @@ class State(NamedTuple):
         loss: (G,) what it falls short of the bound that prices allow.
         changed: (G,) when it last changed, on the clock of pairs looked at.
         waiting: (C + 1,) clients without a GPU, and in the last place their number.
-        worth: (K,) of a unit of each kind of client, at the price `numbers[0]` of a GPU.
-        numbers: the price, the clock, the bound, how many starts there were, for how many more
-            rounds to press, and how many clients must wait at least (-1: not known yet).
+        worth: (K,) of a unit of each kind of client, at the price `numbers[PRICE]` of a GPU.
+        numbers: by PRICE, CLOCK and so on.
         order: (G,) in which pairs are looked at; then the two places that are next.
         random: (1,) state of the generator.
     """

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jellyfish.scheduling.kernels.arrays import NEAR, Floats, Ints, Kinds, State, Task
+from jellyfish.scheduling.kernels.arrays import NEAR, PRICE, Floats, Ints, Kinds, State, Task
 from jellyfish.scheduling.kernels.compiling import compiled
 from jellyfish.scheduling.kernels.pairs import SEARCH_STEPS, index, subset
 
@@ -268,7 +268,7 @@ def build(
     bag = bagged(task.kinds, ids, n)
     out, best = np.empty((n, 2), np.int64), np.empty((n, 2), np.int64)
     asked = np.zeros(task.capacity.shape, np.int64)
-    price_now, stale = state.numbers[0], True
+    price_now, stale = state.numbers[PRICE], True
     for g in range(len(gpus)):
         if bag.size[1] == 0:
             state.filled[gpus[g]] = 0

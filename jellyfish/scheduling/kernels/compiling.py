@@ -45,9 +45,7 @@ class _Cache(FunctionCache):  # type: ignore[misc] # numba has no types
         """Keep the form for a signature, where that is possible."""
         try:
             super().save_overload(sig, data)
-        except (
-            Exception
-        ) as error:  # the disk, or numba: something that it calls was read, but broken
+        except Exception as error:  # of the disk, or of numba about a broken callee that it read
             self._discard("*.nb*", "not kept: the next process compiles anew", error)
 
     def _discard(self, which: str, what: str, error: Exception) -> None:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from jellyfish.scheduling.kernels.arrays import CROWD, LATER, Ints, Scratch, State, Task
+from jellyfish.scheduling.kernels.arrays import (
+    CLOCK,
+    CROWD,
+    LATER,
+    PRICE,
+    Ints,
+    Scratch,
+    State,
+    Task,
+)
 from jellyfish.scheduling.kernels.building import draw
 from jellyfish.scheduling.kernels.compiling import compiled
 from jellyfish.scheduling.kernels.crowds import replan
@@ -16,7 +25,7 @@ RUINED = 3  # GPUs that are emptied and filled anew together
 @compiled
 def weigh(task: Task, state: State, g: int) -> None:
     """Work out what GPU g falls short of the bound."""
-    loss = state.numbers[0]
+    loss = state.numbers[PRICE]
     for a in range(state.filled[g]):
         i = state.members[g, a]
         loss += task.weight[i] * (state.worth[task.kinds.of[i]] - task.accuracy[state.dnn[g]])
@@ -27,7 +36,7 @@ def weigh(task: Task, state: State, g: int) -> None:
 def touch(task: Task, state: State, g: int, later: int) -> None:
     """Note that GPU g changed, at the time of the pair looked at now or `later`."""
     weigh(task, state, g)
-    state.changed[g] = int(state.numbers[1]) + later
+    state.changed[g] = int(state.numbers[CLOCK]) + later
 
 
 @compiled

@@ -10,7 +10,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from jellyfish.scheduling.kernels.arrays import LATER, Scratch, State, Task, constant
+from jellyfish.scheduling.kernels.arrays import (
+    LATER,
+    ROUNDS,
+    UNAVOIDABLE,
+    Scratch,
+    State,
+    Task,
+    constant,
+)
 from jellyfish.scheduling.kernels.building import build, draw
 from jellyfish.scheduling.kernels.compiling import compiled, inlined
 from jellyfish.scheduling.kernels.moving import (
@@ -109,12 +117,12 @@ def press(task: Task, flat: Task, state: State, best: State, s: Scratch) -> None
     if _insert_some(flat, state, s):
         return
     keep(task, state, best)
-    state.numbers[4] -= 1
-    if best.waiting[clients] <= state.numbers[5]:
-        state.numbers[4] = 0
-    if state.numbers[4] == 0 or state.waiting[clients] > best.waiting[clients]:
+    state.numbers[ROUNDS] -= 1
+    if best.waiting[clients] <= state.numbers[UNAVOIDABLE]:
+        state.numbers[ROUNDS] = 0
+    if state.numbers[ROUNDS] == 0 or state.waiting[clients] > best.waiting[clients]:
         restore(task, best, state)
-    if state.numbers[4] > 0:
+    if state.numbers[ROUNDS] > 0:
         _shake(task, state)
 
 

@@ -11,11 +11,17 @@ from __future__ import annotations
 import numpy as np
 
 from jellyfish.scheduling.kernels.arrays import (
+    BOUND,
+    CLOCK,
     LATER,
     NEAR,
     NEXT,
     NOBODY,
     NOW,
+    PRICE,
+    ROUNDS,
+    STARTED,
+    UNAVOIDABLE,
     Ints,
     Scratch,
     State,
@@ -69,12 +75,12 @@ def begin(task: Task, state: State, best: State) -> None:
     start = 0.2 * task.accuracy[-1] * task.capacity.max() + NEAR
     now = price(task, bag, gpus, start, 1e-3)
     state.worth[:] = bag.worth
-    state.numbers[0], state.numbers[2] = now, now * gpus
+    state.numbers[PRICE], state.numbers[BOUND] = now, now * gpus
     for a in range(bag.size[0]):
         k = bag.kinds[a]
-        state.numbers[2] += task.kinds.weight[k] * bag.left[k] * bag.worth[k]
+        state.numbers[BOUND] += task.kinds.weight[k] * bag.left[k] * bag.worth[k]
     state.waiting[clients] = best.waiting[clients] = clients + 1  # worse than any plan
-    state.numbers[5] = -1.0
+    state.numbers[UNAVOIDABLE] = -1.0
     best.numbers[:] = state.numbers
 
 
@@ -82,7 +88,7 @@ def begin(task: Task, state: State, best: State) -> None:
 def _start(task: Task, state: State, best: State, s: Scratch) -> None:
     """Make a plan from nothing; keep the one there was if it is the best so far."""
     keep(task, state, best)
-    clients, gpus, now = len(task.weight), len(state.filled), int(state.numbers[3])
+    clients, gpus, now = len(task.weight), len(state.filled), int(state.numbers[STARTED])
     spare, tries, noise = 0.0, TRIES, 0.0
     if now > 0:
         spare, tries = 0.15 * draw(state.random, 4), 1 + draw(state.random, 4)
@@ -93,8 +99,8 @@ def _start(task: Task, state: State, best: State, s: Scratch) -> None:
         weigh(task, state, g)
     state.order[:gpus] = np.argsort(-state.loss)
     state.order[gpus], state.order[gpus + 1] = 0, 0
-    state.numbers[1] += gpus * (gpus - 1) // 2
-    state.changed[:] = int(state.numbers[1]) + 1
+    state.numbers[CLOCK] += gpus * (gpus - 1) // 2
+    state.changed[:] = int(state.numbers[CLOCK]) + 1
     by_weight = np.argsort(task.weight[ids[:left]])
     waiting = 0
     for a in range(left):
@@ -105,7 +111,7 @@ def _start(task: Task, state: State, best: State, s: Scratch) -> None:
     state.waiting[clients] = waiting
     if gpus == 1 and replan(task, state, ALONE, ALONE, NOBODY, s):  # there is no pair that would be
         touch(task, state, ALONE, LATER)
-    state.numbers[3] += 1
+    state.numbers[STARTED] += 1
 
 
 @compiled
@@ -116,9 +122,9 @@ def advance(task: Task, state: State, best: State, steps: int, s: Scratch) -> in
     """
     gpus = len(state.filled)
     flat = Task(task.weight, task.batch, task.capacity, np.ones_like(task.accuracy), task.kinds)
-    act = START if state.numbers[3] == 0 else NOTHING
+    act = START if state.numbers[STARTED] == 0 else NOTHING
     while steps > 0 or act == START:
-        pressed = state.numbers[4] > 0
+        pressed = state.numbers[ROUNDS] > 0
         g, h = (NOBODY, NOBODY) if act == START else _next_pair(state)
         if g >= 0:
             if replan(flat if pressed else task, state, g, h, NOBODY, s):
@@ -132,7 +138,7 @@ def advance(task: Task, state: State, best: State, steps: int, s: Scratch) -> in
             break
         if act == START:
             _start(task, state, best, s)
-            steps -= START_STEPS * gpus if state.numbers[3] > 1 else 0
+            steps -= START_STEPS * gpus if state.numbers[STARTED] > 1 else 0
         elif act == PRESS:
             press(task, flat, state, best, s)
             steps -= PRESS_STEPS + _looks(state)
@@ -158,20 +164,20 @@ def _decide(task: Task, state: State, best: State) -> int:
     waiting = state.waiting[-1]
     if waiting == 0 and len(state.filled) < 3:
         return END  # one pair is all there is
-    if waiting > 0 and state.numbers[5] < 0:
-        state.numbers[5] = unavoidable(task, len(state.filled))
+    if waiting > 0 and state.numbers[UNAVOIDABLE] < 0:
+        state.numbers[UNAVOIDABLE] = unavoidable(task, len(state.filled))
         _press_on(task, state, best, PRESSES)
         return NOTHING
     if waiting > 0 and exchange_all(task, state, LARGER):
         return NOTHING
-    if state.numbers[3] < STARTS and (waiting == 0 or state.numbers[5] == 0):
+    if state.numbers[STARTED] < STARTS and (waiting == 0 or state.numbers[UNAVOIDABLE] == 0):
         return START
-    if state.numbers[3] <= STARTS or waiting > best.waiting[-1]:
-        state.numbers[3] = STARTS + 1
+    if state.numbers[STARTED] <= STARTS or waiting > best.waiting[-1]:
+        state.numbers[STARTED] = STARTS + 1
         keep(task, state, best)
         restore(task, best, state)
         return NOTHING
-    if waiting > max(0, state.numbers[5]) and draw(state.random, AGAIN) == 0:
+    if waiting > max(0, state.numbers[UNAVOIDABLE]) and draw(state.random, AGAIN) == 0:
         _press_on(task, state, best, MORE_PRESSES)
         return NOTHING
     return RUIN
@@ -181,7 +187,7 @@ def _decide(task: Task, state: State, best: State) -> int:
 def _press_on(task: Task, state: State, best: State, rounds: int) -> None:
     """Let the next steps serve more clients, whatever that costs in accuracy."""
     keep(task, state, best)
-    state.numbers[4] = rounds
+    state.numbers[ROUNDS] = rounds
     exchange_all(task, state, SMALLER)
     for g in range(len(state.filled)):
         touch(task, state, g, LATER)
@@ -197,11 +203,11 @@ def _next_pair(state: State) -> tuple[int, int]:
         if state.order[gpus] >= state.order[gpus + 1]:
             state.order[gpus] = 0
             state.order[gpus + 1] = state.order[gpus + 1] % (gpus - 1) + 1
-        state.numbers[1] += 1
+        state.numbers[CLOCK] += 1
         g, h = state.order[state.order[gpus]], state.order[state.order[gpus + 1]]
-        since = int(state.numbers[1]) - pairs
+        since = int(state.numbers[CLOCK]) - pairs
         news = state.changed[g] > since or state.changed[h] > since
-        if news and state.loss[g] + state.loss[h] > NEAR * state.numbers[0]:
+        if news and state.loss[g] + state.loss[h] > NEAR * state.numbers[PRICE]:
             return g, h
     return -1, -1
 
