@@ -35,18 +35,21 @@ def read(path: Path | None, root: Path) -> dict[str, Any]:
     """Return the default config of the checkout `root`, with the one at `path` laid over it.
 
     Raises:
-        ConfigError: a file cannot be read.
+        ConfigError: a file cannot be read, or holds something else than keys.
     """
-    config: dict[str, Any] = _yaml(root / DEFAULT)
-    update_config(config, _yaml(path) if path else {})
+    config = _keys(root / DEFAULT)
+    update_config(config, _keys(path) if path else {})
     return config
 
 
-def _yaml(path: Path) -> Any:
+def _keys(path: Path) -> dict[str, Any]:
     try:
-        return yaml.safe_load(path.read_text())
+        value = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} holds no keys of a config")
+    return value
 
 
 def load(config: Mapping[str, Any], root: Path) -> Scenario:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from experiment.testbed import NamespaceTestbed
+from jellyfish.errors import ConfigError
 from scripts import hosts
 from tests.conftest import ROOT
 from tests.integration.test_tc import tc_shows
@@ -87,3 +88,13 @@ def test_what_cannot_be_looked_at_is_one_line(
     told = capsys.readouterr().err
     assert said in told
     assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("", "holds no keys"), ("- grid\n", "holds no keys"), ("grid: [\n", "cannot be read")],
+)
+def test_a_file_that_is_no_config_is_named(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "few.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=f"few.yaml {said}"):
+        hosts.read_config(tmp_path / "few.yaml", None)
