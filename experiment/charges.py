@@ -7,10 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from jellyfish.charges import Charge, charge
 from jellyfish.errors import ConfigError
+from jellyfish.files.keys import read_keys
 
 NAMES = (
     "scheduler_ms",
@@ -71,9 +70,6 @@ def _recorded(path: Path, device: str, name: str) -> Any:
 @cache
 def _read(path: Path, changed: int) -> Mapping[str, Any]:
     try:
-        value = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"config: simulation: {path} cannot be read: {error}") from error
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"config: simulation: {path}: want {{device: {{charge: quantiles}}}}")
-    return value
+        return read_keys(path, "devices with their charges")
+    except ConfigError as error:
+        raise ConfigError(f"config: simulation: {error}") from None

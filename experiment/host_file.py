@@ -12,6 +12,7 @@ import yaml
 
 from experiment.checked import check
 from jellyfish.errors import ConfigError
+from jellyfish.files.keys import read_keys
 
 SCHEMA = Path(__file__).resolve().parents[1] / "workflow" / "schemas" / "hosts.schema.yaml"
 
@@ -90,15 +91,12 @@ def read_hosts(path: Path) -> Hosts:
         ConfigError: it cannot be read, a key is unknown, missing or wrong, two hosts have one
             name, or a key file is missing; the text names file and key.
     """
-    try:
-        value = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
+    if not path.exists():
         raise ConfigError(
             f"hosts file {path} cannot be read: there is none; write one like "
             "config/hosts.example.yaml, or say `make testbed` where it is the testbed's"
-        ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"hosts file {path} cannot be read: {error}") from error
+        )
+    value = read_keys(path, "a hosts file")
     check(value, yaml.safe_load(SCHEMA.read_text()), str(path))
     base = path.resolve().parent
     server = _host(path, base, "server", {"name": "server", **value["server"]})

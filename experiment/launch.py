@@ -1,8 +1,8 @@
 """Runs Snakemake so that it can be killed: `python -m experiment.launch [SNAKEMAKE OPTIONS]`.
 
-One run a directory at a time. Before: waits for a run that is alive, ends what a killed one left
-and removes its lock. Meanwhile: hands SIGINT and SIGTERM on, and ends Snakemake when the make
-above is gone. After: ends whatever is left of it.
+One run a directory at a time. Before: looks whether configs can be read, waits for a run that is
+alive, ends what a killed one left and removes its lock. Meanwhile: hands SIGINT and SIGTERM on, and
+ends Snakemake when the make above is gone. After: ends whatever is left of it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from experiment import guard, leftovers, processes
 from experiment.leftovers import say
 from experiment.lock import held
 from jellyfish.errors import JellyfishError
+from jellyfish.files.keys import read_keys
 
 GRACE_S = 20.0  # from the first signal until everything is killed
 
@@ -111,8 +112,30 @@ def _wait_for_others(directory: Path) -> None:
         time.sleep(0.5)
 
 
+def config_files(options: list[str]) -> list[Path]:
+    """Return the config files that Snakemake is given with `options`."""
+    files: list[Path] = []
+    taking = False
+    for option in options:
+        name, _, value = option.partition("=")
+        if option.startswith("-"):
+            named = name in ("--configfile", "--configfiles")
+            files += [Path(value)] if named and value else []
+            taking = named and not value
+        elif taking:
+            files.append(Path(option))
+    return files
+
+
 def launch(options: list[str], directory: Path) -> int:
-    """Run Snakemake in `directory` and return its exit code, or 128 + N after signal N."""
+    """Run Snakemake in `directory` and return its exit code, or 128 + N after signal N.
+
+    Raises:
+        ConfigError: a config file cannot be read; Snakemake itself would not tell which.
+    """
+    for path in config_files(options):
+        if path.suffix != ".json":
+            read_keys(directory / path, "a config")
     with held(directory / ".snakemake" / "launch.lock", "the workflow in this directory"):
         _wait_for_others(directory)
         leftovers.clean_up(directory)

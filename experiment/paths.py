@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
 from experiment import grid
 from experiment.grid import (
     Config,
@@ -16,7 +14,8 @@ from experiment.grid import (
     profile_key,
     zoo_name,
 )
-from jellyfish.errors import ConfigError, DataError
+from jellyfish.errors import DataError
+from jellyfish.files.keys import read_keys
 from jellyfish.files.zoo import ZooSpec, read_zoo
 
 ROOT = grid.ROOT
@@ -34,10 +33,7 @@ def asset_path(config: Config, name: str, results: Path, root: Path = ROOT) -> P
         ConfigError: the list of assets cannot be read or has no such asset.
     """
     listed = root / str(config["assets"])
-    try:
-        assets = yaml.safe_load(listed.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{listed} cannot be read: {error}") from error
+    assets = read_keys(listed, "assets")
     return results / "data" / str(pick({str(listed): assets}, str(listed), name)["file"])
 
 

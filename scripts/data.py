@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jellyfish.errors import ConfigError, DataError, JellyfishError
 from jellyfish.files.atomic import whole_file
+from jellyfish.files.keys import read_keys
 from scripts.sources import SourceError, debian_source, pypi_source, url_source
 
 _ASSET_KEYS = {"file", "sha256", "licence", "sources"}
@@ -56,14 +56,7 @@ def read_assets(path: Path) -> dict[str, Asset]:
     Raises:
         ConfigError: the file is missing, no YAML, or a key is missing, unknown or wrong.
     """
-    try:
-        entries = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no YAML: {error}") from error
-    if not isinstance(entries, dict):
-        raise ConfigError(f"{path}: want NAME: {{file, sha256, licence, sources}}")
+    entries = read_keys(path, "assets, each {file, sha256, licence, sources}")
     return {name: _asset(path, name, entry) for name, entry in entries.items()}
 
 

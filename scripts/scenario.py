@@ -14,6 +14,7 @@ from experiment import grid, planning_study
 from experiment.checked import check
 from experiment.host_file import read_hosts
 from jellyfish.errors import ConfigError
+from jellyfish.files.keys import read_keys
 from jellyfish.files.zoo import ZooSpec, read_zoo
 from jellyfish.policy import policy
 from scripts.data import Asset, read_assets
@@ -37,19 +38,9 @@ def read(path: Path | None, root: Path) -> dict[str, Any]:
     Raises:
         ConfigError: a file cannot be read, or holds something else than keys.
     """
-    config = _keys(root / DEFAULT)
-    update_config(config, _keys(path) if path else {})
+    config = read_keys(root / DEFAULT, "a config")
+    update_config(config, read_keys(path, "a config") if path else {})
     return config
-
-
-def _keys(path: Path) -> dict[str, Any]:
-    try:
-        value = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path} holds no keys of a config")
-    return value
 
 
 def load(config: Mapping[str, Any], root: Path) -> Scenario:

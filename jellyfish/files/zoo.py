@@ -8,9 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from jellyfish.errors import ConfigError
+from jellyfish.files.keys import read_keys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +48,7 @@ def read_zoo(path: Path) -> ZooSpec:
         ConfigError: the file is missing, no YAML, or a key is missing, unknown or unusable; the
             text names the file and the key.
     """
-    value = _read_mapping(path)
+    value = read_keys(path, f"a zoo: {', '.join(REQUIRED)}")
     for key in REQUIRED:
         if key not in value:
             raise ConfigError(f"{path}: {key} is missing")
@@ -67,18 +66,6 @@ def read_zoo(path: Path) -> ZooSpec:
         confidence=_fraction(path, value, "confidence", ZooSpec.confidence),
         nms_iou=_fraction(path, value, "nms_iou", ZooSpec.nms_iou),
     )
-
-
-def _read_mapping(path: Path) -> Mapping[str, Any]:
-    try:
-        value = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no YAML: {error}") from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path} is no zoo: it needs {', '.join(REQUIRED)}")
-    return value
 
 
 def _cfg(path: Path, value: Mapping[str, Any]) -> Path:

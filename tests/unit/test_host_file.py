@@ -66,7 +66,7 @@ def test_the_example_is_one(tmp_path: Path) -> None:
         ({"clients": HOSTS["clients"]}, r"hosts\.yaml: server is missing"),
         ({**HOSTS, "clients": []}, r"clients: \[\] (should be non-empty|is too short)"),
         ({**HOSTS, "known_hosts": "none"}, r"known_hosts: no file .*/none"),
-        ([], r"hosts\.yaml: \[\] is not of type 'object'"),
+        ([], r"hosts\.yaml holds no keys of a hosts file"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, value: Any, said: str) -> None:

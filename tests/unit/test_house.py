@@ -195,7 +195,7 @@ def test_every_scenario_is_valid() -> None:
         ({"profile": {"batch_sizes": [1, 3]}}, r"profile\.batch_sizes must be 1, 2"),
         ({"profile": {"clip": "nope"}}, r"no 'nope' under clips"),
         ({"zoo": "config/zoo/nope.yaml"}, r"nope\.yaml cannot be read"),
-        ({"assets": "nope.yaml"}, r"nope\.yaml: No such file"),
+        ({"assets": "nope.yaml"}, r"nope\.yaml cannot be read: No such file"),
         ({"scoring": {"classes": ["ghost"]}}, r"no 'ghost' under labels"),
         ({"scoring": {"labelled": "nope"}}, r"no 'nope' under assets"),
         ({"devices": {"d": {"kind": "emulated"}}}, r"devices\.d: profile is missing"),
