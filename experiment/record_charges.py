@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 import pyarrow as pa
-import yaml
 from numpy.typing import NDArray
 
 from experiment.link import FRAME_HEADER_BYTES, Uplink
@@ -24,11 +24,15 @@ from jellyfish.trace import Trace, from_rates
 
 # The last thousandth is left out: a single stall is no part of a distribution.
 SHARES = (*(k / 20 for k in range(20)), 0.97, 0.98, 0.99, 0.995, 0.999)
+HEADER = """\
+# What software cost on one machine, in ms as [share, at most]; config/README.md says how to record
+# another's with python -m experiment.record_charges."""
+INDENT = "    "
 Times = NDArray[np.float64]
 
 
-def record(folders: Iterable[Path]) -> dict[str, dict[str, list[list[float]]]]:
-    """Return {device: {name: [[share, quantile in ms], ...]}} of measured runs, by directories.
+def record(folders: Iterable[Path]) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Return {device: {name: [(share, quantile in ms), ...]}} of measured runs, by directories.
 
     Raises:
         DataError: a directory holds no measured run, or one without answers.
@@ -49,9 +53,9 @@ def record(folders: Iterable[Path]) -> dict[str, dict[str, list[list[float]]]]:
     }
 
 
-def _quantiles(times: Times) -> list[list[float]]:
+def _quantiles(times: Times) -> list[tuple[float, float]]:
     found = np.quantile(times.clip(min=0), SHARES)
-    return [[share, round(float(ms), 2)] for share, ms in zip(SHARES, found, strict=True)]
+    return [(share, round(float(ms), 2)) for share, ms in zip(SHARES, found, strict=True)]
 
 
 def _spent(folder: Path, frames: pa.Table) -> dict[str, Times]:
@@ -100,6 +104,19 @@ def _ideal_link(folder: Path, client: int) -> Uplink:
     return Uplink(trace, relay.get("started_s", 0.0), delay_s, None)
 
 
+def as_text(charges: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]) -> str:
+    """Return what `record` found as YAML, with the median and the tail of each in words."""
+    lines = [HEADER]
+    for device, named in charges.items():
+        lines.append(f"{device}:")
+        for name, pairs in sorted(named.items()):
+            at = dict(pairs)
+            lines.append(f"  {name}: # at most {at[0.5]:g} in half of all, {at[0.99]:g} in 99 %")
+            listed = ", ".join(f"[{share:g}, {ms:g}]" for share, ms in pairs)
+            lines += wrap(f"[{listed}]", 100, initial_indent=INDENT, subsequent_indent=INDENT + " ")
+    return "\n".join(lines)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print what some runs spent."""
     parser = argparse.ArgumentParser(
@@ -107,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's directory")
     options = parser.parse_args(arguments)
-    print(yaml.safe_dump(record(options.runs), default_flow_style=None, width=100), end="")
+    print(as_text(record(options.runs)))
 
 
 if __name__ == "__main__":
