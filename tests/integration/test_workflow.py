@@ -283,6 +283,27 @@ def test_every_stage_on_the_smallest_grid(assets: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "results" / "runs").iterdir())) == 4
     second = checkout.run(*launch)
     assert "Nothing to be done" in second.stdout
+    _measured_anew_when_forced(checkout)
+
+
+def _measured_anew_when_forced(checkout: Checkout) -> None:
+    """Of two cells, --forcerun names one by its file: only that one is run again."""
+    results = checkout.root / "results"
+    one, two = (
+        f"results/smoke/cells/measured-cpux1-jellyfish-synthetic-{n}-slo150-fps10.json"
+        for n in (1, 2)
+    )
+    made = {n: run_of(results, n).stat().st_ino for n in (1, 2)}
+    config = ("--configfile", "config/smoke.yaml")
+    ended = checkout.snakemake("--cores", "all", one, two, "--forcerun", one, *config)
+    assert ended.returncode == 0, ended.stdout[-5000:]
+    assert run_of(results, 1).stat().st_ino != made[1]
+    assert run_of(results, 2).stat().st_ino == made[2]
+
+
+def run_of(results: Path, clients: int) -> Path:
+    (folder,) = results.glob(f"runs/measured-*-synthetic-{clients}-slo150-*")
+    return folder
 
 
 @pytest.mark.slow  # in a new checkout, solvers are compiled first
