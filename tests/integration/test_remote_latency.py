@@ -22,7 +22,10 @@ from tests.sshd import MISSING, Sshd, available
 __all__ = ["config_here", "results"]  # fixtures
 Config = dict[str, Any]
 PX = 128
-pytestmark = pytest.mark.skipif(not available(), reason=MISSING)
+pytestmark = [
+    pytest.mark.skipif(not available(), reason=MISSING),
+    pytest.mark.timeout(400),
+]
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +49,7 @@ def test_the_host_of_the_server_is_measured(config: Config, results: Path, sshd:
     assert not list((sshd.folder / "work").glob("client-*"))  # nothing there was asked
 
 
+@pytest.mark.hosts
 @pytest.mark.slow
 def test_a_device_that_the_host_lacks_is_told(config: Config, results: Path, sshd: Sshd) -> None:
     lacking = {**config["devices"]["cpu"], "kind": "torch", "device": "cuda:7"}
@@ -55,13 +59,14 @@ def test_a_device_that_the_host_lacks_is_told(config: Config, results: Path, ssh
     assert processes.wait_gone(remote_processes(sshd), 10.0) == []
 
 
+@pytest.mark.hosts
 @pytest.mark.slow
 def test_a_killed_manager_leaves_nothing(
     config: Config, results: Path, root: Path, sshd: Sshd
 ) -> None:
     command = [sys.executable, "-c", PROFILE, json.dumps(config), str(results)]
     with subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL) as manager:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while len(there := remote_processes(sshd)) < 3:  # the agent, what measures, its worker
             assert manager.poll() is None
             assert time.monotonic() < deadline

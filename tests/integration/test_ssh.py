@@ -138,7 +138,9 @@ def test_an_environment_without_the_packages(sshd: Sshd, tmp_path: Path, root: P
             try_role(host, "client", python, str(root))
 
 
+@pytest.mark.hosts
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_an_environment_is_made_once_for_a_lock(sshd: Sshd, tmp_path: Path) -> None:
     (tmp_path / "requirements.lock").write_text("# no packages, for the sake of time\n")
     with ssh_to(sshd, work=str(tmp_path / "work of a host")) as host:  # a shell would split it

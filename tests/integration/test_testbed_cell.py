@@ -22,11 +22,12 @@ from jellyfish.files.tables import read_table
 from jellyfish.records import Outcome
 from tests.integration.test_cell import MANAGER
 from tests.integration.test_emulated_cell import config_over
+from tests.streams import Streams
 
 Config = dict[str, Any]
 CLIENTS = [[300, 10], [400, 5], [300, 5], [500, 10]]
 STREAM_S = 12.0
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.hosts, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +78,10 @@ def measured(config: Config, results: Path, seed: int) -> Path:
 
 def in_the_middle(testbed: NamespaceTestbed, do: Any) -> Thread:
     """Do something once clients stream, in a thread."""
+    both = Streams(testbed.folder, "client-*.work")
 
     def wait_and_do() -> None:
-        deadline = time.monotonic() + 300
-        while len(list(testbed.folder.glob("*.work/runs/*/go"))) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        time.sleep(4.0)
+        both.wait(4.0)
         do()
 
     thread = Thread(target=wait_and_do, daemon=True)
@@ -112,7 +110,7 @@ def test_a_killed_manager_leaves_no_process_and_no_qdisc(
             during.extend(qdiscs(testbed))
             manager.kill()
 
-        in_the_middle(testbed, kill).join(300)
+        in_the_middle(testbed, kill).join()
     assert sum("qdisc htb 4a46:" in line for line in during) == len(testbed.clients)
     assert processes.wait_gone(running(testbed), 30.0) == []
     assert qdiscs(testbed) == before
@@ -142,7 +140,7 @@ def test_a_network_that_is_away_for_two_seconds(
 
     meddler = in_the_middle(testbed, blink)
     folder = measured(config, results, seed=2)
-    meddler.join(5.0)
+    meddler.join(30.0)
     assert not meddler.is_alive()
     check_rows(folder)
 
