@@ -6,6 +6,7 @@ import ctypes
 import os
 import random
 import socket
+import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +16,9 @@ from typing import TypeVar
 
 import pytest
 
-from experiment.testbed import NamespaceTestbed, missing, namespaces, remove_namespace
+from experiment import processes
+from experiment.processes import ProcessId
+from experiment.testbed import INTERFACE, NamespaceTestbed, missing, namespaces, remove_namespace
 
 T = TypeVar("T")
 
@@ -59,6 +62,29 @@ def own_testbed(clients: int = 2) -> Iterator[NamespaceTestbed]:
             Path(folder, "testbed"), own_prefix(), network, clients, own
         ) as testbed:
             yield testbed
+
+
+def qdiscs(testbed: NamespaceTestbed) -> list[str]:
+    """Return the lines about every host's interface that tc shows."""
+    return [
+        line
+        for node in testbed.nodes
+        for line in testbed.execute(node, "tc", "qdisc", "show").splitlines()
+        if INTERFACE in line
+    ]
+
+
+def running(testbed: NamespaceTestbed) -> list[ProcessId]:
+    """Return what runs in the namespaces but sshd."""
+    found = []
+    for node in testbed.nodes:
+        shown = subprocess.run(
+            ["ip", "netns", "pids", node.namespace], capture_output=True, text=True, check=True
+        )
+        pids = [int(pid) for pid in shown.stdout.split()]
+        own = [pid for pid in pids if "python" in " ".join(processes.command(pid))]
+        found += [one for pid in own if (one := processes.identify(pid)) is not None]
+    return found
 
 
 def inside(namespace: str, action: Callable[[], T]) -> T:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -20,8 +18,8 @@ from experiment.testbed import NamespaceTestbed, Node
 from jellyfish.errors import RunError
 from jellyfish.files.tables import read_table
 from jellyfish.records import Outcome
-from tests.integration.test_cell import MANAGER
 from tests.integration.test_emulated_cell import config_over
+from tests.namespaces import qdiscs, running
 from tests.streams import Streams
 
 Config = dict[str, Any]
@@ -37,28 +35,6 @@ def config(root: Path, testbed: NamespaceTestbed) -> Config:
     value["mixed"] = {"four": CLIENTS}
     value["grid"][0] |= {"clients": [], "slo_ms": [], "fps": [], "mixed": ["four"]}
     return value
-
-
-def qdiscs(testbed: NamespaceTestbed) -> list[str]:
-    return [
-        line
-        for node in testbed.nodes
-        for line in testbed.execute(node, "tc", "qdisc", "show").splitlines()
-        if "eth0" in line
-    ]
-
-
-def running(testbed: NamespaceTestbed) -> list[processes.ProcessId]:
-    """Return what runs in the namespaces but sshd."""
-    found = []
-    for node in testbed.nodes:
-        shown = subprocess.run(
-            ["ip", "netns", "pids", node.namespace], capture_output=True, text=True, check=True
-        )
-        pids = [int(pid) for pid in shown.stdout.split()]
-        own = [pid for pid in pids if "python" in " ".join(processes.command(pid))]
-        found += [one for pid in own if (one := processes.identify(pid)) is not None]
-    return found
 
 
 def cable(testbed: NamespaceTestbed, node: Node, state: str) -> None:
@@ -95,25 +71,6 @@ def check_rows(folder: Path) -> Any:
         mine = frames[frames.client == client]
         assert mine.frame.tolist() == list(range(expected_ticks(STREAM_S, fps)))
     return frames
-
-
-def test_a_killed_manager_leaves_no_process_and_no_qdisc(
-    config: Config, results: Path, root: Path, testbed: NamespaceTestbed
-) -> None:
-    """The next test measures the same cell anew."""
-    before = qdiscs(testbed)
-    command = [sys.executable, "-c", MANAGER, json.dumps({**config, "seed": 1}), str(results)]
-    with subprocess.Popen(command, cwd=root) as manager:
-        during: list[str] = []
-
-        def kill() -> None:
-            during.extend(qdiscs(testbed))
-            manager.kill()
-
-        in_the_middle(testbed, kill).join()
-    assert sum("qdisc htb 4a46:" in line for line in during) == len(testbed.clients)
-    assert processes.wait_gone(running(testbed), 30.0) == []
-    assert qdiscs(testbed) == before
 
 
 def test_a_mixed_cell_shaped_by_tc(
