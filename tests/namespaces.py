@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import random
+import re
 import socket
 import subprocess
 import tempfile
@@ -23,24 +24,24 @@ from experiment.testbed import INTERFACE, NamespaceTestbed, missing, namespaces,
 T = TypeVar("T")
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-_OURS = "jt"  # jf is `make testbed`'s
+OWN, SHARED = "jt", "js"  # what names of a test's testbed and of all tests' begin with
 _CLONE_NEWNET = 0x40000000
 
 
-def own_prefix() -> str:
+def own_prefix(kind: str = OWN) -> str:
     """Return a prefix that tells which process's it is, in 7 characters."""
     digits, pid = "", os.getpid()
     while pid:
         pid, digit = divmod(pid, 36)
         digits = _DIGITS[digit] + digits
-    return _OURS + digits
+    return kind + digits
 
 
 def _remove_stale() -> None:
     """Remove what test processes left that were killed."""
     for name in namespaces():
-        digits = name.partition("-")[0].removeprefix(_OURS)
-        if name.startswith(_OURS) and digits.isalnum() and not _alive(int(digits, 36)):
+        found = re.fullmatch(f"(?:{OWN}|{SHARED})([{_DIGITS}]+)-.*", name)
+        if found and not _alive(int(found[1], 36)):
             remove_namespace(name)
 
 
@@ -48,18 +49,29 @@ def _alive(pid: int) -> bool:
     return Path("/proc", str(pid)).exists()
 
 
+def _free_network() -> str:
+    shown = subprocess.run(["ip", "-4", "route"], capture_output=True, text=True, check=True)
+    free = [n for n in range(256) if f"10.75.{n}.0/24" not in shown.stdout]
+    return f"10.75.{random.choice(free)}.0/24"
+
+
 @contextmanager
-def own_testbed(clients: int = 2) -> Iterator[NamespaceTestbed]:
-    """Yield a testbed of this test's own; skip the test where there can be none."""
+def own_testbed(clients: int = 2, kind: str = OWN) -> Iterator[NamespaceTestbed]:
+    """Yield a testbed of this test's own; skip the test where there can be none.
+
+    Args:
+        clients: how many client hosts.
+        kind: OWN or SHARED; there may be one of each.
+    """
     if why := missing():
         pytest.skip(f"no testbed of namespaces: {why}")
     _remove_stale()
-    network = f"10.75.{random.randrange(256)}.0/24"
+    network = _free_network()
     with tempfile.TemporaryDirectory(prefix="jellyfish-test-") as folder:
         # A folder of its own for locks: tests wait for no measurement, and none waits for them.
         own = {"TMPDIR": folder}
         with NamespaceTestbed(
-            Path(folder, "testbed"), own_prefix(), network, clients, own
+            Path(folder, "testbed"), own_prefix(kind), network, clients, own
         ) as testbed:
             yield testbed
 

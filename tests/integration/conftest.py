@@ -10,14 +10,17 @@ import pytest
 
 from experiment.testbed import NamespaceTestbed
 from tests.integration.test_emulated_cell import prepare
-from tests.namespaces import own_testbed
+from tests.namespaces import SHARED, own_testbed
 from tests.sshd import Sshd
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def testbed() -> Iterator[NamespaceTestbed]:
-    """A server and two client hosts in namespaces of the module's own."""
-    with own_testbed() as made:
+    """A server and two client hosts in namespaces; what a test changes there it puts back.
+
+    One for all modules: the first that measures has code put there, and schedulers compiled.
+    """
+    with own_testbed(kind=SHARED) as made:
         yield made
 
 

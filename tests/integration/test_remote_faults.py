@@ -101,6 +101,21 @@ def nobodys_python(rights: str) -> str:
     pytest.skip("no Python 3.11 outside root's home")
 
 
+@contextmanager
+def open_to_all(*folders: Path) -> Iterator[None]:
+    """Let everybody write in some folders meanwhile; made when missing."""
+    before = {}
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        before[folder] = folder.stat().st_mode
+        folder.chmod(0o777)
+    try:
+        yield
+    finally:
+        for folder, mode in before.items():
+            folder.chmod(mode)
+
+
 @as_root
 def test_a_host_where_nobody_may_be_root(config: Config, testbed: NamespaceTestbed) -> None:
     """Its Python gives up root's rights: the user who logs in has none there."""
@@ -110,28 +125,26 @@ def test_a_host_where_nobody_may_be_root(config: Config, testbed: NamespaceTestb
     wrapped.write_text(f'#!/bin/sh\n[ $(id -u) = 0 ] && exec {rights} "$0" "$@"\n{started} "$@"\n')
     wrapped.chmod(0o755)
     value = yaml.safe_load(testbed.hosts.read_text())
+    theirs = [testbed.folder, testbed.folder.parent]
     for client in value["clients"]:
-        work = Path(client["work"])
-        for folder in (work, work / "files"):
-            folder.mkdir(parents=True)
-            folder.chmod(0o777)
         client["python"] = str(wrapped)
+        shutil.rmtree(Path(client["work"], "runs"), ignore_errors=True)  # of an earlier test
+        theirs += [Path(client["work"]), Path(client["work"], "files")]
     path = testbed.folder / "hosts.nobody.yaml"
     path.write_text(yaml.safe_dump(value))
-    for folder in (testbed.folder, testbed.folder.parent):
-        folder.chmod(0o777)
     said = (
         r"client-1: .* may not shape traffic: sudo(?s:.)*client-2: .* may not shape traffic: sudo"
     )
-    with (
-        pytest.raises(RunError, match=said) as seen,
-        Fleet({**config, "hosts": str(path)}, ROOT),
-    ):
-        pass
-    assert str(seen.value).count("ALL=(root) NOPASSWD: /usr/sbin/tc -batch -") == 2
     (run,) = grid.runs(config, grid.cells(config)[0])
-    with Fleet({**config, "hosts": str(path)}, ROOT, shapes=False) as fleet:
-        told = fleet.shaping_commands(run)  # what it is for can be told without it
+    with open_to_all(*theirs):
+        with (
+            pytest.raises(RunError, match=said) as seen,
+            Fleet({**config, "hosts": str(path)}, ROOT),
+        ):
+            pass
+        assert str(seen.value).count("ALL=(root) NOPASSWD: /usr/sbin/tc -batch -") == 2
+        with Fleet({**config, "hosts": str(path)}, ROOT, shapes=False) as fleet:
+            told = fleet.shaping_commands(run)  # what it is for can be told without it
     assert set(told) == {"client-1", "client-2"}
     assert all("tc qdisc replace dev eth0 root handle 4a46:" in one for one in told.values())
 
