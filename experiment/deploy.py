@@ -1,11 +1,12 @@
 """Puts on a host what a run needs there, each thing once: code, environment, files.
 
     WORK/code/DIGEST     the files of the checkout that processes run from
+    WORK/kernels/DIGEST  what they compile of the scheduler's kernels, by these kernels
     WORK/venv/DIGEST     the packages of requirements.lock, where no environment is configured
     WORK/files/SHA256*   clips, weights, models, profiles
 
 All are named by their content, written whole and then renamed, so that what is there is right.
-Code and environments carry a mark that tells of their last use; see `experiment.pruning`.
+Folders carry a mark that tells of their last use; see `experiment.pruning`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from experiment.ssh import Ssh
 from jellyfish.errors import ConfigError, RunError
 
 CODE = ("jellyfish", "server", "client", "experiment", "config", "workflow/schemas")
+KERNELS = "jellyfish/scheduling/kernels/"
+COMPILED = ".numba_cache"  # where kernels are kept below the code (`kernels.compiling`)
 LOCK = "requirements.lock"
 VENV_TIMEOUT_S = 1800.0
 TRY_TIMEOUT_S = 300.0
@@ -45,11 +48,13 @@ class Code:
         digest: 16 hex digits over names and contents.
         root: the checkout.
         files: relative paths, sorted.
+        kernels: 16 hex digits over those that are compiled.
     """
 
     digest: str
     root: Path
     files: tuple[str, ...]
+    kernels: str
 
 
 def code_of(root: Path) -> Code:
@@ -59,11 +64,16 @@ def code_of(root: Path) -> Code:
     a tree that has such or changed ones is dirty, and refused by default.
     """
     files = tuple(sorted(_listed(root)))
+    kernels = tuple(name for name in files if name.startswith(KERNELS))
+    return Code(_digest(root, files), root, files, _digest(root, kernels))
+
+
+def _digest(root: Path, files: tuple[str, ...]) -> str:
     total = hashlib.sha256()
     for name in files:
         content = (root / name).read_bytes()
         total.update(f"{name}\0{len(content)}\0".encode() + content)
-    return Code(total.hexdigest()[:16], root, files)
+    return total.hexdigest()[:16]
 
 
 def check_clean(root: Path, allow_dirty: bool) -> None:
@@ -110,6 +120,8 @@ def put_code(ssh: Ssh, facts: Facts, code: Code) -> str:
         RunError: it cannot be written; the text names the host.
     """
     target = f"{facts.work}/code/{code.digest}"
+    kernels = shlex.quote(f"{facts.work}/kernels/{code.kernels}")
+    ssh.said(f"mkdir -p {kernels} && touch {kernels}/{MARK}")
     if _used(ssh, target):
         return target
     with TemporaryDirectory() as folder:
@@ -117,8 +129,11 @@ def put_code(ssh: Ssh, facts: Facts, code: Code) -> str:
         _pack(code, packed)
         remote = _temporary(ssh, facts, "code")
         ssh.put(str(packed), f"{remote}/packed")
-    unpack = f"cd {shlex.quote(remote)} && mkdir new && tar -xzf packed -C new && touch new/{MARK}"
-    ssh.said(f"{unpack} && {_settle(f'{remote}/new', target)} && rm -rf {shlex.quote(remote)}")
+    # Compiling takes a minute, and most code comes with the kernels that other code had.
+    link = f"ln -s ../../kernels/{code.kernels} new/{COMPILED}"
+    unpack = f"mkdir new && tar -xzf packed -C new && {link} && touch new/{MARK}"
+    settle = f"{_settle(f'{remote}/new', target)} && rm -rf {shlex.quote(remote)}"
+    ssh.said(f"cd {shlex.quote(remote)} && {unpack} && {settle}")
     return target
 
 

@@ -16,14 +16,14 @@ _DIGEST = re.compile(r"[0-9a-f]{16}")
 
 
 def prune(work: Path) -> list[Path]:
-    """Remove what is old below WORK/code and WORK/venv, and return what was removed.
+    """Remove what is old below WORK/code, WORK/kernels and WORK/venv, and return what was removed.
 
     Of each, the KEPT folders used last stay, all used within a day, and those of living
     processes. What does not carry our mark, is not ours, or is a link is not touched.
     """
     busy = _busy()
     removed = []
-    for kind in ("code", "venv"):
+    for kind in ("code", "kernels", "venv"):
         found = sorted(_marked(work / kind), reverse=True)
         for used_s, folder in found[KEPT:]:
             names = {os.fsencode(folder), os.fsencode(folder.resolve())}  # $HOME may be a link

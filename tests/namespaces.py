@@ -20,6 +20,7 @@ import pytest
 from experiment import processes
 from experiment.processes import ProcessId
 from experiment.testbed import INTERFACE, NamespaceTestbed, missing, namespaces, remove_namespace
+from tests.kernels import KEPT
 
 T = TypeVar("T")
 
@@ -69,7 +70,7 @@ def own_testbed(clients: int = 2, kind: str = OWN) -> Iterator[NamespaceTestbed]
     network = _free_network()
     with tempfile.TemporaryDirectory(prefix="jellyfish-test-") as folder:
         # A folder of its own for locks: tests wait for no measurement, and none waits for them.
-        own = {"TMPDIR": folder}
+        own = {"TMPDIR": folder, **KEPT}
         with NamespaceTestbed(
             Path(folder, "testbed"), own_prefix(kind), network, clients, own
         ) as testbed:

@@ -10,6 +10,7 @@ import pytest
 
 from experiment.testbed import NamespaceTestbed
 from tests.integration.test_emulated_cell import prepare
+from tests.kernels import KEPT
 from tests.namespaces import SHARED, own_testbed
 from tests.sshd import Sshd
 
@@ -18,7 +19,7 @@ from tests.sshd import Sshd
 def testbed() -> Iterator[NamespaceTestbed]:
     """A server and two client hosts in namespaces; what a test changes there it puts back.
 
-    One for all modules: the first that measures has code put there, and schedulers compiled.
+    One for all modules: the first that measures has code put there.
     """
     with own_testbed(kind=SHARED) as made:
         yield made
@@ -27,7 +28,7 @@ def testbed() -> Iterator[NamespaceTestbed]:
 @pytest.fixture(scope="module")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     """An sshd of the module's own, on loopback."""
-    with Sshd(tmp_path_factory.mktemp("sshd") / "d") as started:
+    with Sshd(tmp_path_factory.mktemp("sshd") / "d", environment=KEPT) as started:
         yield started
 
 

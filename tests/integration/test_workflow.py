@@ -306,7 +306,7 @@ def run_of(results: Path, clients: int) -> Path:
     return folder
 
 
-@pytest.mark.slow  # in a new checkout, solvers are compiled first
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_the_smallest_simulations_of_the_solvers(tmp_path: Path) -> None:
     checkout = Checkout.copied_to(tmp_path)

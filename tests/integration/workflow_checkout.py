@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from experiment import grid
+from tests.kernels import KEPT
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,7 +44,7 @@ class Checkout:
         return subprocess.run(
             command,
             cwd=self.root,
-            env={**os.environ, "PYTHONPATH": "", **(env or {})},
+            env={**os.environ, "PYTHONPATH": "", **KEPT, **(env or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

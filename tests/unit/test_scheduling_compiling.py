@@ -19,14 +19,20 @@ REPOSITORY = Path(__file__).parents[2]
 EXAMPLE = REPOSITORY / "config" / "examples" / "problem.json"
 
 
-@pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """Return what compiles a small function, or reads it from disk, as a new process would."""
-    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
-    source = tmp_path / "small.py"
-    source.write_text("def double(x):\n    return 2 * x\n")
+Start = Callable[..., int]
 
-    def call() -> int:
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Return what compiles a small function, or reads it from disk, as a new process would.
+
+    It takes the folder of the source and returns how often the disk had what was asked for.
+    """
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "small.py").write_text("def double(x):\n    return 2 * x\n")
+
+    def call(folder: Path = tmp_path) -> int:
+        source = folder / "small.py"
         spec = importlib.util.spec_from_file_location("small", source)
         assert spec is not None
         assert spec.loader is not None
@@ -39,6 +45,16 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     assert call() == 0
     assert call() == 1
     return call
+
+
+def test_a_checkout_elsewhere_reads_what_was_compiled_unless_its_source_differs(
+    start: Start, tmp_path: Path
+) -> None:
+    for name, source, hits in (("same", "2 * x", 1), ("other", "x * 2", 0), ("again", "2 * x", 0)):
+        (tmp_path / name).mkdir()
+        text = f"def double(x):\n    return {source}\n"
+        (tmp_path / name / "small.py").write_text(text)
+        assert start(tmp_path / name) == hits, name
 
 
 def halve(path: Path) -> None:
@@ -56,7 +72,7 @@ def blank(path: Path) -> None:
 @pytest.mark.parametrize("harm", [halve, empty, blank, Path.unlink])
 @pytest.mark.parametrize("kind", ["nbi", "nbc"])
 def test_a_broken_entry_is_compiled_anew_and_read_from_then_on(
-    start: Callable[[], int],
+    start: Start,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     kind: str,
@@ -73,7 +89,7 @@ def test_a_broken_entry_is_compiled_anew_and_read_from_then_on(
 
 
 def test_where_nothing_can_be_kept_functions_work(
-    start: Callable[[], int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for entry in tmp_path.rglob("*.nb*"):
         entry.unlink()

@@ -1,7 +1,9 @@
 """How kernels are compiled: once, and kept on disk for the processes to come.
 
-numba's own cache does not notice an edit in a callee that lives in another file. So the cache's
-folder is named by the contents of all files of this package. A killed process, a full disk or a
+numba's own cache does not notice an edit in a callee that lives in another file, and takes a
+checkout elsewhere for another program. So the cache's folder is named by the contents of all files
+of this package, and by nothing else of where they lie: checkouts whose kernels are the same may
+share one (NUMBA_CACHE_DIR; on a host, see `experiment.deploy`). A killed process, a full disk or a
 power cut may leave an entry that numba fails on at every start from then on; such an entry goes.
 """
 
@@ -14,8 +16,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import llvmlite
 import numba
-from numba.core.caching import FunctionCache
+import numpy
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
 
 log = logging.getLogger(__name__)
 
@@ -24,14 +28,31 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def _cache() -> Path:
-    digest = hashlib.sha256(numba.__version__.encode())
+    digest = hashlib.sha256()
+    for module in (numba, llvmlite, numpy):
+        digest.update(f"{module.__name__} {module.__version__}\n".encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
+        content = path.read_bytes()
+        digest.update(f"{path.name} {len(content)}\n".encode() + content)
     return Path(numba.config.CACHE_DIR or REPOSITORY / ".numba_cache") / digest.hexdigest()[:16]
 
 
-class _Cache(FunctionCache):  # type: ignore[misc] # numba has no types
+class _Locator(UserProvidedCacheLocator):  # type: ignore[misc] # numba has no types
+    """Puts a function's forms into the cache's folder itself, wherever the source lies."""
+
+    def get_cache_path(self) -> str:
+        """Return that folder."""
+        return str(numba.config.CACHE_DIR)
+
+
+class _Files(CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = (_Locator,)
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]
     """A function's compiled forms on disk, without which it is compiled anew: no error then."""
+
+    _impl_class = _Files
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return the form for a signature; None where there is none that can be read."""
