@@ -6,7 +6,7 @@
     WORK/files/SHA256*   clips, weights, models, profiles
 
 All are named by their content, written whole and then renamed, so that what is there is right.
-Folders carry a mark that tells of their last use; see `experiment.pruning`.
+Folders carry a mark from the start, which tells of their last use; see `experiment.pruning`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from experiment.preflight import Facts
-from experiment.pruning import MARK
+from experiment.pruning import COMPLETE, MARK
 from experiment.ssh import Ssh
 from jellyfish.errors import ConfigError, RunError
 
@@ -162,7 +162,7 @@ def put_environment(ssh: Ssh, facts: Facts, root: Path, made: bool) -> str:
     lock = (root / LOCK).read_bytes()
     digest = hashlib.sha256(lock + facts.version.encode()).hexdigest()[:16]
     target = f"{facts.work}/venv/{digest}"
-    if _exists(ssh, f"{target}/complete") and _used(ssh, target):
+    if _exists(ssh, f"{target}/{COMPLETE}") and _used(ssh, target):
         return f"{target}/bin/python"
     if facts.free_mb < MIN_FREE_MB:
         raise RunError(
@@ -173,13 +173,14 @@ def put_environment(ssh: Ssh, facts: Facts, root: Path, made: bool) -> str:
     ssh.put(str(root / LOCK), f"{remote}/{LOCK}")
     there, packed = shlex.quote(target), shlex.quote(remote)
     make = (
-        f"rm -rf {there} && {shlex.quote(facts.python)} -m venv {there} && "
+        f"rm -rf {there} && mkdir {there} && touch {there}/{MARK} && "
+        f"{shlex.quote(facts.python)} -m venv {there} && "
         f"{there}/bin/python -m pip install --quiet --no-input --disable-pip-version-check "
-        f"-r {packed}/{LOCK} && touch {there}/{MARK} {there}/complete && rm -rf {packed}"
+        f"-r {packed}/{LOCK} && touch {there}/{MARK} {there}/{COMPLETE} && rm -rf {packed}"
     )
     try:
         # Two managers make one environment one after the other; the second finds it made.
-        locked = f"[ -e {there}/complete ] || ({make})"
+        locked = f"[ -e {there}/{COMPLETE} ] || ({make})"
         venvs = shlex.quote(f"{facts.work}/venv")
         ssh.said(f"flock {venvs} sh -c {shlex.quote(locked)}", VENV_TIMEOUT_S)
     except RunError as error:
@@ -241,7 +242,8 @@ def _used(ssh: Ssh, target: str) -> bool:
 
 
 def _temporary(ssh: Ssh, facts: Facts, kind: str) -> str:
-    return ssh.said(f"mktemp -d {shlex.quote(f'{facts.work}/{kind}')}/.part-XXXXXX")
+    made = f"mktemp -d {shlex.quote(f'{facts.work}/{kind}')}/.part-XXXXXX"
+    return ssh.said(f'd=$({made}) && touch "$d/{MARK}" && echo "$d"')
 
 
 def _settle(made: str, target: str) -> str:

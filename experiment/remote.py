@@ -150,6 +150,12 @@ class Hand:
         """Remove a folder."""
         shutil.rmtree(folder, ignore_errors=True)
 
+    def use(self, path: str) -> bool:
+        """Note that a file is used now; return whether it is there."""
+        with suppress(FileNotFoundError, PermissionError):  # of another user, who notes it
+            os.utime(path)
+        return Path(path).exists()
+
     def files(self, folder: str) -> list[str]:
         """Return the names of the files in a folder; none where there is no folder."""
         with suppress(FileNotFoundError):

@@ -63,7 +63,7 @@ class RemoteHost:
         self._line: Line | None = None
         self._channel: Channel | None = None
         self._exits: dict[str, int | None] = {}
-        self._files: set[str] | None = None
+        self._used: set[str] = set()  # names below WORK/files
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._beat = threading.Thread(target=self._keep, name=f"lease {self.name}", daemon=True)
@@ -182,16 +182,14 @@ class RemoteHost:
         Raises:
             RunError: it cannot be written there.
         """
-        folder = f"{self.facts.work}/files"
-        if self._files is None:
-            self._files = set(self.ask("files", folder=folder))
         name = name_by_content(path)
-        if name not in self._files:
-            part = f"{folder}/.{self._owner.token}-{name}"
+        there = f"{self.facts.work}/files/{name}"
+        if name not in self._used and not self.ask("use", path=there):
+            part = f"{self.facts.work}/files/.{self._owner.token}-{name}"
             self.ssh.put(str(path.resolve()), part)
-            self.ask("rename", path=part, to=f"{folder}/{name}")
-            self._files.add(name)
-        return f"{folder}/{name}"
+            self.ask("rename", path=part, to=there)
+        self._used.add(name)
+        return there
 
 
 class RemoteProcess:

@@ -139,6 +139,7 @@ def test_old_code_and_environments_go_and_nothing_else(
         made = work / kind / name
         made.mkdir(parents=True)
         (made / mark).touch()
+        (made / "complete").touch()
         os.utime(made / mark, (used_s, used_s))
         return made
 

@@ -80,6 +80,10 @@ def test_it_answers_and_ends_all_when_its_manager_has_gone(tmp_path: Path) -> No
         assert it.ask("write", path=str(tmp_path / "x"), text="1\n2") == {"ok": None}
         assert it.ask("read", path=str(tmp_path / "x")) == {"ok": "1\n2"}
         assert it.ask("read", path=str(tmp_path / "y")) == {"ok": None}
+        os.utime(tmp_path / "x", (0, 0))
+        assert it.ask("use", path=str(tmp_path / "x")) == {"ok": True}
+        assert (tmp_path / "x").stat().st_mtime > 1e9
+        assert it.ask("use", path=str(tmp_path / "y")) == {"ok": False}
         assert it.ask("tail", path=str(tmp_path / "x"), lines=1) == {"ok": "2"}
         assert it.ask("no_such") == {"error": "no request 'no_such'"}
         assert it.ask("_exit") == {"error": "no request '_exit'"}
