@@ -26,7 +26,7 @@ $(STAGES): install ## one stage of the default scenario, and what it needs
 fig_policies fig_ablation: install ## policies side by side, or from one to the other
 	@$(LAUNCH) $@ --configfile config/policies.yaml $(ARGS)
 
-fig_agreement: install ## the same cells in both worlds; an hour
+fig_agreement: install ## the same cells in both worlds; 36 minutes on a quiet machine
 	@$(LAUNCH) $@ --configfile config/agreement.yaml $(ARGS)
 
 test: install-dev ## the tests, without those marked slow
