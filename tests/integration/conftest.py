@@ -15,8 +15,8 @@ from tests.namespaces import SHARED, own_testbed
 from tests.sshd import Sshd
 
 
-@pytest.fixture(scope="session")
-def testbed() -> Iterator[NamespaceTestbed]:
+@pytest.fixture(scope="session", name="testbed")
+def one_testbed() -> Iterator[NamespaceTestbed]:
     """A server and two client hosts in namespaces; what a test changes there it puts back.
 
     One for all modules: the first that measures has code put there.

@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT))
 
 import scripts.scenario
 from experiment import grid, provenance
-from experiment.leftovers import FORCED, enter, runs_job
+from experiment.leftovers import FORCED, enter, is_forced, runs_job
 from jellyfish.errors import JellyfishError
 from jellyfish.files.atomic import read_json
 
@@ -71,19 +71,18 @@ if not runs_job(sys.argv):
     os.environ.pop(FORCED, None)  # only a run's own jobs are told by it
 
 
-def forced():
-    """What --forcerun names, a line each; `*` for everything. Rules are read before it is known."""
-    if FORCED in os.environ:
-        return os.environ[FORCED]
-    asked = workflow.dag_settings
-    named = [*asked.forcerun, *(asked.targets if asked.forcetargets else ())]
-    return "*" if asked.forceall else "\n".join(map(str, named))
+def note_forced():
+    """Note what --forcerun names, a line each; `*` for everything. Only known once rules are read."""
+    if FORCED not in os.environ:
+        asked = workflow.dag_settings
+        named = [*asked.forcerun, *(asked.targets if asked.forcetargets else ())]
+        os.environ[FORCED] = "*" if asked.forceall else "\n".join(map(str, named))
 
 
 # Runs are no outputs of a rule, so a cell has to be told that it shall not skip those it finds: its
 # job's own Snakemake is forced whatever the reason.
 onstart:
-    os.environ[FORCED] = forced()
+    note_forced()
 
 
 # The report shows the workflow as it is when nothing is done yet.

@@ -7,15 +7,17 @@ def unless_done(inputs, rule, output):
     """
 
     def given(wildcards):
-        path = output.format(**wildcards)
-        done = Path(path).is_file() and not is_forced(rule, path)
+        path = Path(output.format(**wildcards))
+        done = path.is_file() and not forced(rule, path)
         return [] if done and not ALL_EDGES else inputs(wildcards)
 
     return given
 
 
-def is_forced(rule, output):
-    return bool({"*", rule, output} & set(forced().splitlines()))
+def forced(rule, path):
+    """Whether --forcerun names the job of `rule` that makes `path`."""
+    note_forced()
+    return is_forced(rule, path)
 
 
 def latency_inputs(wildcards):
@@ -44,7 +46,7 @@ def cell_inputs(wildcards):
     cell = CELLS[wildcards.cell]
     index = Path(cell_index(cell))
     wanted = {run.key for run in grid.runs(config, cell)}
-    done = index.is_file() and not is_forced("cell", str(index))
+    done = index.is_file() and not forced("cell", index)
     if done and not ALL_EDGES and indexed_runs(index) == wanted:
         return []
     clips = [clip_path(clip) for clip in cell.clips]
