@@ -38,6 +38,10 @@ class _Stat:
     state: str
     parent: int
     start: int
+    cpu_s: float
+
+
+_TICKS = os.sysconf("SC_CLK_TCK")  # a second
 
 
 def _stat(pid: int) -> _Stat | None:
@@ -46,7 +50,12 @@ def _stat(pid: int) -> _Stat | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = text.rpartition(")")[2].split()  # the name before it may hold spaces and brackets
-    return _Stat(state=fields[0], parent=int(fields[1]), start=int(fields[19]))
+    return _Stat(
+        state=fields[0],
+        parent=int(fields[1]),
+        start=int(fields[19]),
+        cpu_s=(int(fields[11]) + int(fields[12])) / _TICKS,
+    )
 
 
 def identify(pid: int) -> ProcessId | None:
@@ -77,15 +86,36 @@ def ancestors(pid: int | None = None) -> list[ProcessId]:
 
 def descendants(pid: int) -> list[ProcessId]:
     """Return every living process below `pid`, parents before children."""
-    children: dict[int, list[ProcessId]] = {}
-    for process in every():
-        found = _stat(process.pid)
-        if found is not None and found.state not in "ZX":
-            children.setdefault(found.parent, []).append(process)
+    return [ProcessId(below, found.start) for below, found in _below(pid)]
+
+
+def _below(pid: int) -> list[tuple[int, _Stat]]:
+    children: dict[int, list[tuple[int, _Stat]]] = {}
+    for entry in _PROC.iterdir():
+        if entry.name.isdigit() and (found := _stat(int(entry.name))) and found.state not in "ZX":
+            children.setdefault(found.parent, []).append((int(entry.name), found))
     result = list(children.get(pid, []))
-    for process in result:  # grows while it is walked: breadth first
-        result += children.get(process.pid, [])
+    for below, _ in result:  # grows while it is walked: breadth first
+        result += children.get(below, [])
     return result
+
+
+def cpu_of_tree(pid: int) -> dict[ProcessId, float]:
+    """Return the CPU time in s that `pid` and each living process below it have taken so far."""
+    own = _stat(pid)
+    found = [*([(pid, own)] if own else []), *_below(pid)]
+    return {ProcessId(one, stat.start): stat.cpu_s for one, stat in found}
+
+
+def cpu_of_machine() -> tuple[float, float]:
+    """Return the CPU time in s, over all cores, that programs took, and that was stolen from here.
+
+    Interrupts are in neither: they are no program's. See proc(5), /proc/stat.
+    """
+    user, nice, system, _, _, _, _, stolen = map(
+        int, (_PROC / "stat").read_text().split(maxsplit=9)[1:9]
+    )
+    return (user + nice + system) / _TICKS, stolen / _TICKS
 
 
 def command(pid: int) -> list[str]:

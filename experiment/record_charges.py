@@ -7,6 +7,7 @@ their directories under results/runs/, in the form that `simulation` reads (conf
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from experiment.disturbance import told
 from experiment.link import FRAME_HEADER_BYTES, Uplink
 from jellyfish.errors import DataError
 from jellyfish.files.atomic import read_json
@@ -34,11 +36,16 @@ Times = NDArray[np.float64]
 def record(folders: Iterable[Path]) -> dict[str, dict[str, list[tuple[float, float]]]]:
     """Return {device: {name: [(share, quantile in ms), ...]}} of measured runs, by directories.
 
+    Runs that other programs disturbed are left out; it says which, on stderr.
+
     Raises:
-        DataError: a directory holds no measured run, or one without answers.
+        DataError: a directory holds no measured run, or one without answers; or all were disturbed.
     """
     found: dict[str, dict[str, list[Times]]] = defaultdict(lambda: defaultdict(list))
     for folder in folders:
+        if (disturbance := told(folder)).disturbed:
+            print(f"{folder}: left out, since it was disturbed ({disturbance.of})", file=sys.stderr)
+            continue
         frames = read_table(folder / "frames.parquet")
         device, world = (str(frames.column(name)[0]) for name in ("device", "world"))
         if world != "measured":
@@ -47,6 +54,8 @@ def record(folders: Iterable[Path]) -> dict[str, dict[str, list[tuple[float, flo
             if not len(times):
                 raise DataError(f"{folder}: nothing in it tells {name}")
             found[device][name].append(times)
+    if not found:
+        raise DataError("every run was disturbed; measure on a machine that does nothing else")
     return {
         device: {name: _quantiles(np.concatenate(parts)) for name, parts in charges.items()}
         for device, charges in found.items()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiment import processes, provenance
 from experiment.collect import collect_tables, keep_rows, tidy
+from experiment.disturbance import Disturbance, Told, record, watched
 from experiment.grid import Config, Run, latencies, run_settings
 from experiment.paths import ROOT, profile_folder, run_folder
 from experiment.places import FULL_MB, here
@@ -40,16 +41,44 @@ def execute(
 ) -> Path:
     """Do `run` and return its directory, written whole.
 
-    Only for who holds the testbed's lock: this machine's, or that of the hosts given.
+    Only for who holds the testbed's lock: this machine's, or that of the hosts given. A run that
+    was disturbed is done again, as often as the config's `measuring` allows; the last is kept.
 
     Raises:
         RunError: server or client failed; everything has been ended, and what they wrote stays
             beside the run's directory, for a look, until the next attempt.
         DataError: an input is missing, or the disk is full.
     """
-    started = provenance.now()
     final = run_folder(run.key, results)
     folder = final.with_name(f".{run.key}.part")
+    limit, tries = config["measuring"]["disturbed"], config["measuring"]["tries"]
+    discarded: list[Disturbance] = []
+    while True:
+        _attempt(config, run, folder, results, root, hosts, tell)
+        found = watched(folder)
+        disturbed = found is not None and found.share > limit
+        if found is None or not disturbed or len(discarded) + 1 >= tries:
+            break
+        print(f"{run.key}: disturbed ({found}), so it is measured again", file=sys.stderr)
+        discarded.append(found)
+    record(folder, Told(found, disturbed, tuple(discarded)))
+    if final.exists():
+        shutil.rmtree(final)
+    folder.replace(final)
+    return final
+
+
+def _attempt(
+    config: Config,
+    run: Run,
+    folder: Path,
+    results: Path,
+    root: Path,
+    hosts: Fleet | None,
+    tell: Tell | None,
+) -> None:
+    """Do `run` once, into `folder`; raises as `execute` does."""
+    started = provenance.now()
     _make_room(folder)
     at = here(folder, root) if hosts is None else hosts.placement(run.key)
     try:
@@ -64,10 +93,6 @@ def execute(
     except (RunError, OSError) as error:
         _keep(config, run, folder, error)
         raise _explained(error, run, folder) from error
-    if final.exists():
-        shutil.rmtree(final)
-    folder.replace(final)
-    return final
 
 
 def _keep(config: Config, run: Run, folder: Path, error: Exception) -> None:

@@ -52,6 +52,7 @@ class Testbed:
         self._stack = ExitStack()
         self._server: HostProcess | None = None
         self._clients: list[HostProcess] = []
+        self._watches: list[HostProcess] = []
 
     def __enter__(self) -> Testbed:
         for place in self._at.every:
@@ -113,6 +114,7 @@ class Testbed:
             [*self._clients, *([self._server] if self._server else [])],
         )
         self._shape()
+        self._watch()
         for place in set(ready.values()):
             place.write("go", {})
         return float(max(_longest_s(job) for job in jobs))
@@ -121,6 +123,12 @@ class Testbed:
         traces = uplinks(self._config, self._run, self._root)
         for shaper in self._at.shapers:
             shaper.start(self._at.shaped_by(shaper, traces))
+
+    def _watch(self) -> None:
+        """Have each host say, at the end, whose its CPU time was from now on."""
+        for place in self._at.every:
+            watching = [place.python, "-m", "experiment.cpu_watch", str(place.folder)]
+            self._watches.append(place.start("cpu", watching))
 
     def finish(self, timeout_s: float, tell: Tell | None = None) -> None:
         """Wait until every client has ended by itself, then end the server.
@@ -145,6 +153,8 @@ class Testbed:
                 slow = next(client for client in self._clients if client.running)
                 raise RunError(f"{slow.name} did not end within {timeout_s:.0f} s{_tail(slow)}")
             time.sleep(POLL_S)
+        for watch in self._watches:
+            watch.end()  # should it have failed, its log tells, and the run counts all the same
         for client in self._clients:
             if client.exit_code != 0:
                 raise self._ended(client, "before its stream was over")

@@ -1,19 +1,20 @@
 """What to bear in mind with a report's numbers, as a page of it: results/SCENARIO/caveats.html.
 
 Runs are kept when code changes, since they cost hours. Which of them other code, or a profile
-that has been measured anew since, stands behind is told here; so is how far off emulated devices
-are where they answer small frames.
+that has been measured anew since, stands behind is told here; so are measured runs that others on
+their machine disturbed, and how far off emulated devices are where they answer small frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 import pandas as pd
 
+from experiment.disturbance import Told, told
 from experiment.grid import Cell, Config, cells, is_emulated, runs
 from experiment.paths import ROOT, profile_folder, run_folder
 from experiment.provenance import CODE, SIMULATED_CODE, code_digest, file_digest
@@ -96,6 +97,21 @@ def _commit(made: Provenance) -> str:
     return made.commit[:10] + ("+" if made.dirty else "")
 
 
+def disturbances(
+    config: Config, results: Path, missing: Collection[str] = ()
+) -> dict[str, list[Told]]:
+    """Return, by cell, what disturbed each of its measured runs, in the order of the grid.
+
+    Raises:
+        DataError: a run's record is damaged.
+    """
+    return {
+        cell.name: [told(run_folder(run.key, results)) for run in runs(config, cell)]
+        for cell in cells(config)
+        if cell.world == "measured" and cell.name not in missing
+    }
+
+
 def share_sent_small(config: Config, results: Path, missing: Collection[str] = ()) -> float:
     """Return how many of the frames that emulated devices answered were sent too small, as a share.
 
@@ -115,7 +131,11 @@ def share_sent_small(config: Config, results: Path, missing: Collection[str] = (
 
 
 def html(
-    stale: Sequence[Stale], total: int, size_rules: Iterable[Path] = (), small: float = 0.0
+    stale: Sequence[Stale],
+    total: int,
+    size_rules: Iterable[Path] = (),
+    small: float = 0.0,
+    disturbed: Mapping[str, Sequence[Told]] | None = None,
 ) -> str:
     """Return the page.
 
@@ -124,9 +144,11 @@ def html(
         total: how many runs the figures are made of.
         size_rules: tables of the size rule's error, where devices are emulated.
         small: to how many of the answered frames that rule was applied, as a share.
+        disturbed: as `disturbances` finds them.
     """
     parts = [f"<!doctype html><meta charset=utf-8><title>Caveats</title><style>{STYLE}</style>"]
     parts += _stale_part(stale, total)
+    parts += _disturbed_part(disturbed) if disturbed else []
     for path in size_rules:
         parts += _size_rule_part(path, small)
     return "\n".join(parts) + "\n"
@@ -148,6 +170,28 @@ def _stale_part(stale: Sequence[Stale], total: int) -> list[str]:
         for c in stale
     ]
     return [head, said, _table(heads, rows)]
+
+
+def _disturbed_part(disturbed: Mapping[str, Sequence[Told]]) -> list[str]:
+    every = [one for found in disturbed.values() for one in found]
+    watched = [one for one in every if one.of is not None]
+    count, again = sum(one.disturbed for one in every), sum(len(one.discarded) for one in every)
+    said = [f"{count} of {len(watched)} measured runs were disturbed" if watched else ""]
+    said += [f"{len(every) - len(watched)} were not watched"] if len(watched) < len(every) else []
+    said += [f"{again} tries that were disturbed were measured again"] if again else []
+    text = (
+        f"<p><b>{'; '.join(filter(None, said))}</b>. Others took more of the CPU time than "
+        "<code>measuring.disturbed</code> allows: programs beside the run, or other machines, by "
+        "the hypervisor. Such runs miss frames that an idle machine would not.</p>"
+    )
+    heads = ["cell", "disturbed", "other programs", "stolen", "both, worst second"]
+    rows = []
+    for cell, found in disturbed.items():
+        most = max((one.of for one in found if one.of), key=lambda of: of.share, default=None)
+        if most is not None and any(one.disturbed or one.discarded for one in found):
+            shares = (f"{share:.1%}" for share in (most.others, most.stolen, most.worst))
+            rows.append([cell, f"{sum(o.disturbed for o in found)} of {len(found)}", *shares])
+    return ["<h3>Disturbed runs</h3>", text, *([_table(heads, rows)] if rows else [])]
 
 
 def _size_rule_part(path: Path, small: float) -> list[str]:
@@ -196,5 +240,6 @@ def main(
     total = sum(len(runs(config, c)) for c in cells(config) if c.name not in missing)
     path: Path = results / str(config["scenario"]) / "caveats.html"
     with whole_file(path) as temporary:
-        temporary.write_text(html(stale, total, size_rules, small))
+        page = html(stale, total, size_rules, small, disturbances(config, results, missing))
+        temporary.write_text(page)
     return path

@@ -6,7 +6,7 @@ scores: one row a run. scores_by_cell: one row a cell, the frames of its runs po
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from experiment.disturbance import Told, told
 from experiment.grid import Cell, Run, cells, latencies, runs
 from jellyfish.errors import DataError
 from jellyfish.files.atomic import whole_file
@@ -79,14 +80,28 @@ def _cell_rows(
     config: Mapping[str, Any], cell: Cell, results: Path, stored: StoredDetections
 ) -> Iterator[dict[str, Any]]:
     """Yield a row a run, then one of the whole cell."""
-    parts = []
+    parts, all_told = [], []
     for run in runs(config, cell):
-        part = load_run(run, results / "runs" / run.key, stored)
+        folder = results / "runs" / run.key
+        part = load_run(run, folder, stored)
         parts.append(part)
+        all_told.append(told(folder))
         scores = values(part)
-        yield _names(config, cell, run) | scores
+        yield _names(config, cell, run) | scores | _disturbed(all_told[-1:])
     pooled = scores if len(parts) == 1 else values(Scored.pooled(parts))
-    yield _names(config, cell, None) | pooled
+    yield _names(config, cell, None) | pooled | _disturbed(all_told)
+
+
+def _disturbed(runs_told: Sequence[Told]) -> dict[str, float]:
+    """Return the columns that tell what disturbed runs, NaN where nobody watched any of them."""
+    known = [one for one in runs_told if one.of is not None]
+    if not known:
+        return dict.fromkeys(("cpu_others", "cpu_stolen", "disturbed"), float("nan"))
+    return {
+        "cpu_others": max(one.of.others for one in known if one.of),
+        "cpu_stolen": max(one.of.stolen for one in known if one.of),
+        "disturbed": sum(one.disturbed for one in known),
+    }
 
 
 def _names(config: Mapping[str, Any], cell: Cell, run: Run | None) -> dict[str, Any]:

@@ -68,6 +68,9 @@ COLUMNS = {
     "dnns_used": "number of different DNNs that answered in time",
     "px_trace_rho": "rank correlation, second by second, of size sent and true bandwidth",
     "bytes_up_mean": "mean bytes of the frames sent",
+    "cpu_others": "measured: share of CPU time that other programs took; the most of a cell's runs",
+    "cpu_stolen": "measured: share of it that the hypervisor took; the most of a cell's runs",
+    "disturbed": "measured: runs where both took more than allowed; empty where nobody watched",
 }
 
 READ = (

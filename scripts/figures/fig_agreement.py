@@ -39,7 +39,7 @@ QUANTITIES = (
     Quantity("e2e_p99_ms", "p99_ms", "p99 latency (ms)", " ms", 10),
 )
 CASE = ("trace", "policy", "group", "slo", "fps")
-COLUMNS = ("cell", *CASE, "latencies", "frames", *(q.column for q in QUANTITIES))
+COLUMNS = ("cell", *CASE, "latencies", "frames", "disturbed", *(q.column for q in QUANTITIES))
 WORLDS = ("measured", "simulated")
 KINDS = {"emulated": "Emulated device", "real": "The real DNN"}
 
@@ -99,6 +99,7 @@ def compared(rows: pd.DataFrame, pairs: Sequence[Mapping[str, str]]) -> pd.DataF
         row: dict[str, Any] = {"kind": pair["kind"], **{name: first[name] for name in CASE}}
         row["latencies"] = first["latencies"]
         row |= {f"runs_{world}": len(part) for world, part in parts.items()}
+        row["disturbed_measured"] = int(parts["measured"]["disturbed"].sum())
         row["frames"] = int(parts["measured"]["frames"].min())
         for q in QUANTITIES:
             for world, part in parts.items():
@@ -119,6 +120,7 @@ def _note(table: pd.DataFrame, missing: Sequence[str]) -> list[str]:
         f"medians of {runs} runs or more, bars: least to most",
         f"{int(table['frames'].min())} frames a run or more",
         f"1 to 20 % misses measured in {missing_some} of {len(table)} cells",
+        f"{int(table['disturbed_measured'].sum())} measured runs disturbed",
         "grey: the gap allowed",
         "F1 strict, over all frames captured",
         *tables.lacking(missing),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from client.session import expected_ticks
 from experiment import grid, paths, processes
 from experiment import run as run_module
 from experiment.cell import run_cell
+from experiment.disturbance import told
 from experiment.leftovers import FORCED
 from jellyfish.errors import DataError, RunError
 from jellyfish.files.atomic import read_json
@@ -183,7 +186,9 @@ def test_a_run_says_where_it_is_from_and_keeps_no_working_files(
     assert sorted(path.name for path in folder.iterdir()) == [
         "client-0.json",
         "client-1.json",
+        "cpu.json",
         "detections.json",
+        "disturbance.json",
         "frames.parquet",
         "jobs",
         "logs",
@@ -206,6 +211,33 @@ def test_more_repetitions_run_only_what_is_new(
     assert index["runs"][0]["key"] == run.key
     assert (folder / "provenance.json").stat() == before
     assert index["runs"][1]["seed"] != run.seed
+
+
+@pytest.fixture
+def another_program() -> Iterator[int]:
+    """A program that wants a core all the time and is no part of any run; its pid."""
+    shell = '"$1" -c "while True: pass" >/dev/null 2>&1 & echo $!'
+    command = ["setsid", "sh", "-c", shell, "sh", sys.executable]
+    pid = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    yield pid
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_a_disturbed_run_is_measured_again_and_told(
+    config: Config, results: Path, another_program: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    measuring = {"measuring": {"disturbed": 0.1, "tries": 2}}
+    other = {**config, **measuring, "grid": [{**config["grid"][0], "policies": ["static"]}]}
+    (cell,) = grid.cells(other)
+    (run,) = grid.runs(other, cell)
+    run_cell(other, cell, results)
+    tale = told(paths.run_folder(run.key, results))
+    assert tale.disturbed
+    assert len(tale.discarded) == 1
+    assert tale.of is not None
+    assert min(tale.of.others, tale.discarded[0].others) > 0.1
+    assert f"{run.key}: disturbed (" in capfd.readouterr().err
+    assert processes.identify(another_program) is not None
 
 
 def test_a_server_that_dies_at_start_is_shown_with_its_log(

@@ -299,7 +299,8 @@ def _measured_anew_when_forced(checkout: Checkout) -> None:
     config = ("--configfile", "config/smoke.yaml")
     ended = checkout.snakemake("--cores", "all", one, two, "--forcerun", one, *config)
     assert ended.returncode == 0, ended.stdout[-5000:]
-    assert run_of(results, 1) == marks[1].parent and not marks[1].exists()
+    assert run_of(results, 1) == marks[1].parent
+    assert not marks[1].exists()
     assert marks[2].exists()
 
 

@@ -197,6 +197,7 @@ def write_agreement(path: Path, cells: int = 12, real: int = 4) -> list[dict[str
                     "fps": str(fps),
                     "repetition": repetition,
                     "frames": 2000 * clients,
+                    "disturbed": float(i == 0) if world == "measured" else np.nan,
                     "miss_rate": abs(0.005 * clients + rng.normal(0, 0.002)),
                     "f1_strict_all": 0.6 - 0.03 * clients + rng.normal(0, 0.006),
                     "e2e_p50_ms": 40 + 2 * clients + rng.normal(0, 0.6),

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from experiment import grid, provenance
+from experiment.disturbance import Disturbance, Told, record
 from experiment.paths import profile_folder, run_folder
 from jellyfish.errors import DataError
 from jellyfish.files.provenance import Provenance, read_provenance, write_provenance
@@ -98,6 +99,23 @@ def test_a_run_without_provenance_is_named(config: dict[str, Any], results: Path
     (run_folder(key, results) / "provenance.json").unlink()
     with pytest.raises(DataError, match=key):
         caveats.main(config, results)
+
+
+def test_runs_that_others_disturbed_are_told(config: dict[str, Any], results: Path) -> None:
+    page = caveats.main(config, results).read_text()
+    assert "<b>4 were not watched</b>" in page
+    calm, busy = Disturbance(0.01, 0.002, 0.05), Disturbance(0.071, 0.02, 0.3)
+    first, second = grid.cells(config)
+    for cell, found in ((first, Told(calm)), (second, Told(busy, True, (busy, busy)))):
+        for run in grid.runs(config, cell):
+            record(run_folder(run.key, results), found)
+    page = caveats.main(config, results).read_text()
+    assert "2 of 4 measured runs were disturbed; 4 tries that were disturbed were measured" in page
+    row = "<td>2 of 2</td><td>7.1%</td><td>2.0%</td><td>30.0%</td>"
+    assert f"<td>{second.name}</td>{row}" in page
+    assert f"<td>{first.name}</td>" not in page
+    page = caveats.main(config, results, missing=[second.name]).read_text()
+    assert "<b>0 of 2 measured runs were disturbed</b>" in page
 
 
 def test_the_error_of_the_size_rule_is_printed(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from experiment import grid, record_charges
 from experiment.charges import NAMES, charge_settings, charges_of
+from experiment.disturbance import Disturbance, Told, record
 from experiment.link import FRAME_HEADER_BYTES
 from jellyfish.charges import Charge, charge, derived_seed
 from jellyfish.errors import ConfigError, DataError
@@ -150,6 +151,20 @@ def test_charges_are_recorded_from_runs(tmp_path: Path, capsys: pytest.CaptureFi
     assert [hand_over.at(share) for share in (0, 0.2, 0.8, 1)] == [0.7, 0.7, 0.8, 0.8]
     settings = {**SETTINGS, **{name: {"recorded": "charges.yaml"} for name in recorded}}
     assert charges_of(charge_settings(settings, "cpu", tmp_path))["device_ms"].at(0.5) == 3
+
+
+def test_charges_are_not_recorded_from_a_disturbed_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calm, busy = write_run(tmp_path / "calm"), write_run(tmp_path / "busy")
+    record(calm, Told(Disturbance(0.01, 0, 0.1)))
+    record(busy, Told(Disturbance(0.2, 0, 0.4), disturbed=True))
+    alone = record_charges.record([calm])
+    write_plans(busy / "plans.parquet", [PlanRow(0.0, "x", [], [], [], [], [], 1.0, 0.5, 99.0)])
+    assert record_charges.record([calm, busy]) == alone
+    assert "busy: left out, since it was disturbed (20.0% of" in capsys.readouterr().err
+    with pytest.raises(DataError, match="every run was disturbed"):
+        record_charges.record([busy])
 
 
 def test_charges_are_not_recorded_from_a_simulated_run(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from experiment.disturbance import Disturbance, Told, record
 from experiment.grid import cells, detections_key, runs
 from jellyfish.detections import Detections
 from jellyfish.errors import ConfigError, DataError
@@ -171,6 +172,22 @@ def test_a_cell_pools_the_frames_of_its_runs(
     assert by_cell["miss_rate"].tolist() == pytest.approx([10 / 80] * 2)
     assert by_cell["recall_strict_all"].tolist() == pytest.approx([70 / 160] * 2)
     assert set(by_cell["clip"]) == {"all"}
+
+
+def test_what_disturbed_runs_is_in_their_rows(
+    config: dict[str, Any], results: Path, root: Path
+) -> None:
+    columns = ["cpu_others", "cpu_stolen", "disturbed"]
+    assert read(main(config, results, root))[columns].isna().all(axis=None)
+    first, second = runs(config, cells(config)[0])
+    record(results / "runs" / first.key, Told(Disturbance(0.01, 0.02, 0.1)))
+    record(results / "runs" / second.key, Told(Disturbance(0.04, 0.015, 0.1), True))
+    path = main(config, results, root)
+    found = read(path)[columns]
+    assert found.iloc[:2].to_numpy().tolist() == [[0.01, 0.02, 0], [0.04, 0.015, 1]]
+    assert found.iloc[2:].isna().all(axis=None)
+    by_cell = read(path.with_name("scores_by_cell.parquet"))[columns]
+    assert by_cell.iloc[0].tolist() == [0.04, 0.02, 1]
 
 
 def test_a_run_where_nothing_came_back(config: dict[str, Any], results: Path, root: Path) -> None:

@@ -1,0 +1,125 @@
+"""What disturbed a measured run: CPU time that other programs took, or other machines.
+
+Both are shares of all cores' time while clients streamed, of the host that fared worst. A run
+beyond the config's `measuring.disturbed` counts as disturbed: the report and figures tell, charges
+are not recorded from it, and it is measured again as often as `measuring.tries` allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiment.cpu_watch import FILE
+from jellyfish.errors import DataError
+from jellyfish.files.atomic import read_json, write_json
+
+TOLD = "disturbance.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Disturbance:
+    """Shares of all cores' time.
+
+    Args:
+        others: taken by programs that are no part of the run, on average.
+        stolen: taken by the hypervisor for other machines, on average.
+        worst: the most that both took together in any second.
+    """
+
+    others: float
+    stolen: float
+    worst: float
+
+    @property
+    def share(self) -> float:
+        """Both together, on average."""
+        return self.others + self.stolen
+
+    def __str__(self) -> str:
+        return (
+            f"{self.others:.1%} of the CPU time taken by other programs, {self.stolen:.1%} stolen"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a run's directory tells.
+
+    Args:
+        of: what disturbed it; None where nobody watched.
+        disturbed: whether that was more than allowed.
+        discarded: what disturbed the tries before it.
+    """
+
+    of: Disturbance | None = None
+    disturbed: bool = False
+    discarded: tuple[Disturbance, ...] = ()
+
+
+def watched(folder: Path) -> Disturbance | None:
+    """Return what disturbed the run in `folder`; None where no host has a record of it.
+
+    Raises:
+        DataError: a record cannot be used.
+    """
+    paths = [folder / FILE, *folder.glob(f"hosts/*/{FILE}")]
+    found = [read_json(path) for path in paths if path.is_file()]
+    try:
+        machines = {host["machine"] for host in found}
+        each = [_of_machine([h for h in found if h["machine"] == one]) for one in machines]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{folder}: a {FILE} cannot be used: {error!r}") from error
+    known = [one for one in each if one is not None]
+    return max(known, key=lambda one: one.share, default=None)
+
+
+def _of_machine(records: Iterable[Mapping[str, Any]]) -> Disturbance | None:
+    """Return what disturbed hosts that are one machine, where each sees the others as others."""
+    tables = [
+        np.array([each[name] for name in ("time_s", "run", "busy", "stolen")], np.float64)
+        for each in records
+    ]
+    if not all(table.shape[1] for table in tables):
+        return None
+    # Seconds that all of them saw, row by row from the first such one on.
+    first_s = max(table[0, 0] for table in tables)
+    tables = [table[:, table[0] > first_s - 0.5] for table in tables]
+    seconds = min(table.shape[1] for table in tables)
+    together = np.array([table[1:, :seconds] for table in tables])
+    run, (busy, stolen) = together[:, 0].sum(axis=0), together[:, 1:].mean(axis=0)
+    others = busy - run
+    return Disturbance(
+        others=max(0.0, float(others.mean())),
+        stolen=float(stolen.mean()),
+        worst=float((others.clip(min=0) + stolen).max()),
+    )
+
+
+def record(folder: Path, told: Told) -> None:
+    """Write into a run's directory what disturbed it."""
+    write_json(folder / TOLD, asdict(told))
+
+
+def told(folder: Path) -> Told:
+    """Return what a run's directory tells; nothing where it was not watched, or is older.
+
+    Raises:
+        DataError: the file cannot be used.
+    """
+    path = folder / TOLD
+    if not path.is_file():
+        return Told()
+    found = read_json(path)
+    try:
+        return Told(
+            of=Disturbance(**found["of"]) if found["of"] else None,
+            disturbed=bool(found["disturbed"]),
+            discarded=tuple(Disturbance(**one) for one in found["discarded"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path} cannot be used: {error!r}") from error
