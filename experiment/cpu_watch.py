@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from experiment.processes import ProcessId, cpu_of_machine, cpu_of_tree
+from experiment.processes import cpu_of_machine, cpu_of_tree
 from jellyfish.files.atomic import write_json
 
 FILE = "cpu.json"
@@ -41,7 +41,7 @@ class Watch:
         self._cores = os.cpu_count() or 1
         self._before = self._look()
 
-    def _look(self) -> tuple[float, float, float, dict[ProcessId, float]]:
+    def _look(self) -> tuple[float, float, float, float]:
         return time.monotonic(), *cpu_of_machine(), cpu_of_tree(self.root)
 
     def sample(self) -> None:
@@ -51,9 +51,8 @@ class Watch:
         if now_s - before_s < SHORTEST_S:
             return
         there_s = (now_s - before_s) * self._cores
-        used_s = sum(spent_s - before_run_s.get(process, 0.0) for process, spent_s in run_s.items())
         self.time_s.append(round(now_s, 3))
-        self.run.append(round(used_s / there_s, 4))
+        self.run.append(round((run_s - before_run_s) / there_s, 4))
         self.busy.append(round((busy_s - before_busy_s) / there_s, 4))
         self.stolen.append(round((stolen_s - before_stolen_s) / there_s, 4))
         self._before = now_s, busy_s, stolen_s, run_s

@@ -38,7 +38,7 @@ class _Stat:
     state: str
     parent: int
     start: int
-    cpu_s: float
+    cpu_s: float  # with that of children that it has waited for
 
 
 _TICKS = os.sysconf("SC_CLK_TCK")  # a second
@@ -54,7 +54,7 @@ def _stat(pid: int) -> _Stat | None:
         state=fields[0],
         parent=int(fields[1]),
         start=int(fields[19]),
-        cpu_s=(int(fields[11]) + int(fields[12])) / _TICKS,
+        cpu_s=sum(map(int, fields[11:15])) / _TICKS,
     )
 
 
@@ -86,13 +86,14 @@ def ancestors(pid: int | None = None) -> list[ProcessId]:
 
 def descendants(pid: int) -> list[ProcessId]:
     """Return every living process below `pid`, parents before children."""
-    return [ProcessId(below, found.start) for below, found in _below(pid)]
+    below = _below(pid)
+    return [ProcessId(one, found.start) for one, found in below if found.state not in "ZX"]
 
 
 def _below(pid: int) -> list[tuple[int, _Stat]]:
     children: dict[int, list[tuple[int, _Stat]]] = {}
     for entry in _PROC.iterdir():
-        if entry.name.isdigit() and (found := _stat(int(entry.name))) and found.state not in "ZX":
+        if entry.name.isdigit() and (found := _stat(int(entry.name))) is not None:
             children.setdefault(found.parent, []).append((int(entry.name), found))
     result = list(children.get(pid, []))
     for below, _ in result:  # grows while it is walked: breadth first
@@ -100,11 +101,13 @@ def _below(pid: int) -> list[tuple[int, _Stat]]:
     return result
 
 
-def cpu_of_tree(pid: int) -> dict[ProcessId, float]:
-    """Return the CPU time in s that `pid` and each living process below it have taken so far."""
+def cpu_of_tree(pid: int) -> float:
+    """Return the CPU time in s that `pid` and all that descends from it have taken so far.
+
+    What has ended counts, once its parent has waited for it; what its parent left behind does not.
+    """
     own = _stat(pid)
-    found = [*([(pid, own)] if own else []), *_below(pid)]
-    return {ProcessId(one, stat.start): stat.cpu_s for one, stat in found}
+    return sum(stat.cpu_s for stat in [*([own] if own else []), *(s for _, s in _below(pid))])
 
 
 def cpu_of_machine() -> tuple[float, float]:
