@@ -11,6 +11,7 @@ rule scores:
             "jellyfish/matching.py",
             "jellyfish/average_precision.py",
             "jellyfish/ranking.py",
+            "experiment/disturbance.py",
         ),
     output:
         runs="results/{scenario}/scores.parquet",
