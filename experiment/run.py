@@ -57,9 +57,12 @@ def execute(
         _attempt(config, run, folder, results, root, hosts, tell)
         found = watched(folder)
         disturbed = found is not None and found.share > limit
-        if found is None or not disturbed or len(discarded) + 1 >= tries:
+        last = not disturbed or len(discarded) + 1 >= tries
+        if disturbed:
+            what = "kept all the same" if last else "measured again"
+            print(f"{run.key}: disturbed, {what}: {found}", file=sys.stderr)
+        if found is None or last:
             break
-        print(f"{run.key}: disturbed ({found}), so it is measured again", file=sys.stderr)
         discarded.append(found)
     record(folder, Told(found, disturbed, tuple(discarded)))
     if final.exists():

@@ -236,7 +236,9 @@ def test_a_disturbed_run_is_measured_again_and_told(
     assert len(tale.discarded) == 1
     assert tale.of is not None
     assert min(tale.of.others, tale.discarded[0].others) > 0.1
-    assert f"{run.key}: disturbed (" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert f"{run.key}: disturbed, measured again: " in said
+    assert f"{run.key}: disturbed, kept all the same: " in said
     assert processes.identify(another_program) is not None
 
 
