@@ -1,8 +1,10 @@
-"""Whose a host's CPU time is during a run: `python -m experiment.cpu_watch FOLDER`.
+"""Keeps a host awake during a run and notes whose its CPU time is, until SIGTERM.
+
+`python -m experiment.cpu_watch FOLDER`
 
 Once a second it notes which share of all cores' time went to the run, to every program together
 (the run's too), and to other machines, by the hypervisor ("steal" of proc(5)). The run is whoever
-started this, and all that descends from it. On SIGTERM it writes FOLDER/cpu.json.
+started this, and all that descends from it. At the end it writes FOLDER/cpu.json.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from experiment.cores import awake
 from experiment.processes import cpu_of_machine, cpu_of_tree
 from jellyfish.files.atomic import write_json
 
@@ -71,11 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
-    watch = Watch(os.getppid())
-    while signal.sigtimedwait(ends, EVERY_S) is None:
+    with awake() as permitted:
+        watch = Watch(os.getppid())
+        while signal.sigtimedwait(ends, EVERY_S) is None:
+            watch.sample()
         watch.sample()
-    watch.sample()
-    write_json(options.folder / FILE, watch.as_json())
+    write_json(options.folder / FILE, {**watch.as_json(), "awake": permitted})
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def job_of(
 def measure(job: Job, step: Callable[[], None]) -> dict[str, Any]:
     """Return `samples_ms`, by batch size, and when and on what they were measured.
 
-    The worker is pinned, and all else kept from its cores, as in serving.
+    The worker is pinned, all else kept from its cores, and these are kept awake, as in a run.
 
     Args:
         job: see `job_of`.
@@ -83,7 +83,7 @@ def measure(job: Job, step: Callable[[], None]) -> dict[str, Any]:
         cores=pinned.workers[0],
     )
     started = provenance.now()
-    with cores.kept_to(pinned.rest):
+    with cores.kept_to(pinned.rest), cores.awake():
         samples = asyncio.run(_measure(spec, frames, job, step))
     return {
         "samples_ms": samples,

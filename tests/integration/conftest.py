@@ -8,11 +8,19 @@ from typing import Any
 
 import pytest
 
+from experiment.cores import awake
 from experiment.testbed import NamespaceTestbed
 from tests.integration.test_emulated_cell import prepare
 from tests.kernels import KEPT
 from tests.namespaces import SHARED, own_testbed
 from tests.sshd import Sshd
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cores_that_wake() -> Iterator[None]:
+    """Keep cores from idle states, as runs do: what is asked of times is asked of this code."""
+    with awake():
+        yield
 
 
 @pytest.fixture(scope="session", name="testbed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -16,10 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiment import cpu_watch, processes
+from experiment.cores import awake
 from experiment.disturbance import Disturbance, Told, record, told, watched
 from jellyfish.errors import DataError
 from jellyfish.files.atomic import read_json, write_json
 
+MAY_KEEP_AWAKE = os.access("/dev/cpu_dma_latency", os.R_OK | os.W_OK)
 BURN = "import time\nend = time.monotonic() + 60\nwhile time.monotonic() < end: pass"
 
 
@@ -115,6 +118,7 @@ def test_what_descends_from_its_parent_is_the_run(tmp_path: Path) -> None:
         watch.terminate()
         assert watch.wait(10) == 0
     found = read_json(tmp_path / "cpu.json")
+    assert found["awake"] == MAY_KEEP_AWAKE
     columns = [found[name] for name in ("time_s", "run", "busy", "stolen")]
     assert len({len(column) for column in columns}) == 1
     assert max(found["run"]) * found["cores"] > 0.5
@@ -166,3 +170,22 @@ def test_two_samples_at_once_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
     watch.sample()
     assert len(watch.time_s) == 1
     assert json.dumps(watch.as_json())
+
+
+@pytest.mark.skipif(not MAY_KEEP_AWAKE, reason="needs root")
+def test_cores_are_kept_awake_only_meanwhile() -> None:
+    def asked_us() -> int:
+        """Return how long waking may take, by all who ask."""
+        return int(struct.unpack("i", Path("/dev/cpu_dma_latency").read_bytes())[0])
+
+    before_us = asked_us()
+    with awake() as permitted:
+        assert permitted
+        assert asked_us() == 0
+    assert asked_us() == before_us
+
+
+def test_who_may_not_keep_cores_awake_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiment.cores._LATENCY", "/no/such/device")
+    with awake() as permitted:
+        assert not permitted
