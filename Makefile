@@ -11,7 +11,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := all
 SCENARIOS := smoke simulated paper policies
-.PHONY: all $(SCENARIOS) fig_policies fig_ablation fig_agreement $(STAGES) test test-hosts check lint format install install-dev lock clean distclean help
+.PHONY: all $(SCENARIOS) fig_policies fig_ablation fig_agreement $(STAGES) test test-slow test-hosts check lint format install install-dev lock clean distclean help
 .PHONY: hosts testbed testbed-down install-testbed
 
 all: install ## the default scenario: data, profiles, runs, scores, figures, report
@@ -35,6 +35,9 @@ test: install-dev ## the tests, without those marked slow
 # -rs: what is left out where nobody is root is told, with the reason.
 test-hosts: install-dev ## (root) the tests over real SSH, tc and namespaces that `make test` leaves out
 	@$(BIN)/python -m pytest -m hosts -rs $(ARGS)
+
+test-slow: install-dev ## the slow tests but those: behaviours in real time, guides, grids on clusters
+	@$(BIN)/python -m pytest -m "slow and not hosts" -rs $(ARGS)
 
 check: install-dev ## whether the default scenario shows what it must; after `make`
 	@$(BIN)/python -m pytest -m results $(ARGS)

@@ -2,7 +2,8 @@
 
 Runs are kept when code changes, since they cost hours. Which of them other code, or a profile
 that has been measured anew since, stands behind is told here; so are measured runs that others on
-their machine disturbed, and how far off emulated devices are where they answer small frames.
+their machine disturbed, devices that were not as fast as profiled, and how far off emulated devices
+are where they answer small frames.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from jellyfish.files.atomic import whole_file
 from jellyfish.files.provenance import Provenance, read_provenance
 from jellyfish.files.tables import read_table
 from jellyfish.records import Outcome
+from scripts.drift import drifts
 
+DRIFT = 0.1  # a device that is farther off its profile is listed
 STYLE = "body{font:14px sans-serif} td,th{padding:2px 8px;text-align:left}"
 
 
@@ -136,6 +139,7 @@ def html(
     size_rules: Iterable[Path] = (),
     small: float = 0.0,
     disturbed: Mapping[str, Sequence[Told]] | None = None,
+    drift: Mapping[str, float] | None = None,
 ) -> str:
     """Return the page.
 
@@ -145,10 +149,12 @@ def html(
         size_rules: tables of the size rule's error, where devices are emulated.
         small: to how many of the answered frames that rule was applied, as a share.
         disturbed: as `disturbances` finds them.
+        drift: as `scripts.drift.drifts` finds it.
     """
     parts = [f"<!doctype html><meta charset=utf-8><title>Caveats</title><style>{STYLE}</style>"]
     parts += _stale_part(stale, total)
     parts += _disturbed_part(disturbed) if disturbed else []
+    parts += _drift_part(drift) if drift else []
     for path in size_rules:
         parts += _size_rule_part(path, small)
     return "\n".join(parts) + "\n"
@@ -192,6 +198,19 @@ def _disturbed_part(disturbed: Mapping[str, Sequence[Told]]) -> list[str]:
             shares = (f"{share:.1%}" for share in (most.others, most.stolen, most.worst))
             rows.append([cell, f"{sum(o.disturbed for o in found)} of {len(found)}", *shares])
     return ["<h3>Disturbed runs</h3>", text, *([_table(heads, rows)] if rows else [])]
+
+
+def _drift_part(drift: Mapping[str, float]) -> list[str]:
+    off = {cell: ratio for cell, ratio in drift.items() if abs(ratio - 1) > DRIFT}
+    text = (
+        f"<p>In measured cells, batches took {min(drift.values()):.2f} to "
+        f"{max(drift.values()):.2f} times as long as profiled (medians); <b>in {len(off)} of "
+        f"{len(drift)} cells more than {DRIFT:.0%} off</b>. Plans are made with the profile all "
+        "the same.</p>"
+    )
+    rows = [[cell, f"{ratio:.2f}"] for cell, ratio in off.items()]
+    table = [_table(["cell", "time of a batch / profiled"], rows)] if rows else []
+    return ["<h3>Devices against their profiles</h3>", text, *table]
 
 
 def _size_rule_part(path: Path, small: float) -> list[str]:
@@ -240,6 +259,13 @@ def main(
     total = sum(len(runs(config, c)) for c in cells(config) if c.name not in missing)
     path: Path = results / str(config["scenario"]) / "caveats.html"
     with whole_file(path) as temporary:
-        page = html(stale, total, size_rules, small, disturbances(config, results, missing))
+        page = html(
+            stale,
+            total,
+            size_rules,
+            small,
+            disturbances(config, results, missing),
+            drifts(config, results, missing),
+        )
         temporary.write_text(page)
     return path

@@ -18,6 +18,7 @@ from jellyfish.files.provenance import Provenance, read_provenance, write_proven
 from jellyfish.files.tables import write_frames
 from jellyfish.records import FrameRow, Outcome
 from scripts import caveats
+from scripts.drift import drifts
 
 
 @pytest.fixture
@@ -34,6 +35,7 @@ def results(config: dict[str, Any], tmp_path: Path) -> Path:
     folder = profile_folder(config, "cpu", tmp_path)
     folder.mkdir(parents=True)
     (folder / "profile.json").write_text("{}")
+    (folder / "profile_raw.csv").write_text("px,batch,p50_ms\n")
     digests = {"profile": provenance.file_digest(folder / "profile.json")}
     for run in (run for cell in grid.cells(config) for run in grid.runs(config, cell)):
         run_folder(run.key, tmp_path).mkdir(parents=True)
@@ -47,6 +49,7 @@ def results(config: dict[str, Any], tmp_path: Path) -> Path:
             digests=digests,
         )
         write_provenance(run_folder(run.key, tmp_path), made)
+        write_frames(run_folder(run.key, tmp_path) / "frames.parquet", [])
     return tmp_path
 
 
@@ -116,6 +119,35 @@ def test_runs_that_others_disturbed_are_told(config: dict[str, Any], results: Pa
     assert f"<td>{first.name}</td>" not in page
     page = caveats.main(config, results, missing=[second.name]).read_text()
     assert "<b>0 of 2 measured runs were disturbed</b>" in page
+
+
+def test_a_device_that_was_not_as_fast_as_profiled_is_told(
+    config: dict[str, Any], results: Path
+) -> None:
+    def rows(ms: float) -> list[FrameRow]:
+        made = [FrameRow(0, k, k, 5, 100, k / 5, outcome=Outcome.OK) for k in range(100)]
+        for k, row in enumerate(made):
+            row.dnn_px, row.batch = (128, 1) if k < 90 else (160, 1)  # 10 of 160: too few
+            row.decode_ms, row.execute_ms = 1.0, ms - 1.0 if k < 90 else 1000.0
+        return made
+
+    first, second = grid.cells(config)
+    for cell, ms in ((first, 10.5), (second, 13.0)):
+        for run in grid.runs(config, cell):
+            write_frames(run_folder(run.key, results) / "frames.parquet", rows(ms))
+    raw = profile_folder(config, "cpu", results) / "profile_raw.csv"
+    raw.write_text("px,batch,p50_ms\n128,1,10.0\n160,1,20.0\n")
+    assert drifts(config, results) == pytest.approx({first.name: 1.05, second.name: 1.3})
+    page = caveats.main(config, results).read_text()
+    assert "batches took 1.05 to 1.30 times as long as profiled" in page
+    assert "<b>in 1 of 2 cells more than 10% off</b>" in page
+    assert f"<tr><td>{second.name}</td><td>1.30</td></tr>" in page
+    assert f"<td>{first.name}</td>" not in page
+    padding = {**config, "grid": [{**config["grid"][0], "policies": ["paper"]}]}
+    assert drifts(padding, results) == {}  # nor is a run looked for
+    raw.write_text("no,table\n")
+    with pytest.raises(DataError, match=r"profile_raw\.csv is no table of a profile"):
+        caveats.main(config, results)
 
 
 def test_the_error_of_the_size_rule_is_printed(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ rule caveats:
         cells=lambda wildcards: tables_of(CELLS.values()),
         profiles=[profile_file(device) for device in DEVICES],
         size_rule=size_rule_files(),
-        code=code("scripts/caveats.py", "experiment/disturbance.py"),
+        code=code("scripts/caveats.py", "scripts/drift.py", "experiment/disturbance.py"),
     output:
         report(
             "results/{scenario}/caveats.html",
