@@ -81,16 +81,13 @@ def watched(folder: Path) -> Disturbance | None:
 def _of_machine(records: Iterable[Mapping[str, Any]]) -> Disturbance | None:
     """Return what disturbed hosts that are one machine, where each sees the others as others."""
     tables = [
-        np.array([each[name] for name in ("time_s", "run", "busy", "stolen")], np.float64)
-        for each in records
+        np.array([each[name] for name in ("run", "busy", "stolen")], np.float64) for each in records
     ]
-    if not all(table.shape[1] for table in tables):
-        return None
-    # Seconds that all of them saw, row by row from the first such one on.
-    first_s = max(table[0, 0] for table in tables)
-    tables = [table[:, table[0] > first_s - 0.5] for table in tables]
+    # They begin together, more or less; their clocks may differ all the same.
     seconds = min(table.shape[1] for table in tables)
-    together = np.array([table[1:, :seconds] for table in tables])
+    if not seconds:
+        return None
+    together = np.array([table[:, :seconds] for table in tables])
     run, (busy, stolen) = together[:, 0].sum(axis=0), together[:, 1:].mean(axis=0)
     others = busy - run
     return Disturbance(

@@ -52,9 +52,15 @@ def test_a_run_that_takes_all_that_is_taken_is_not_disturbed(tmp_path: Path) -> 
     assert found.worst == pytest.approx(0.01)
 
 
-def test_hosts_that_are_one_machine_do_not_disturb_each_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize("later_s", [1, 3600])  # a container may have a clock of its own
+def test_hosts_that_are_one_machine_do_not_disturb_each_other(
+    tmp_path: Path, later_s: float
+) -> None:
     write_json(tmp_path / "hosts/s/cpu.json", samples([0.3, 0.3, 0.3], [0.6] * 3, [0.01] * 3))
-    write_json(tmp_path / "hosts/c/cpu.json", samples([0.25, 0.25], [0.6] * 2, [0.01] * 2, "a", 10))
+    write_json(
+        tmp_path / "hosts/c/cpu.json",
+        samples([0.25, 0.25], [0.6] * 2, [0.01] * 2, "a", 9 + later_s),
+    )
     found = watched(tmp_path)
     assert found is not None
     assert (found.others, found.stolen) == pytest.approx((0.05, 0.01))
