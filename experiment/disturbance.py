@@ -97,9 +97,9 @@ def _of_machine(records: Iterable[Mapping[str, Any]]) -> Disturbance | None:
     )
 
 
-def record(folder: Path, told: Told) -> None:
+def record(folder: Path, found: Told) -> None:
     """Write into a run's directory what disturbed it."""
-    write_json(folder / TOLD, asdict(told))
+    write_json(folder / TOLD, asdict(found))
 
 
 def told(folder: Path) -> Told:

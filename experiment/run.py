@@ -53,18 +53,16 @@ def execute(
     folder = final.with_name(f".{run.key}.part")
     limit, tries = config["measuring"]["disturbed"], config["measuring"]["tries"]
     discarded: list[Disturbance] = []
-    while True:
+    for attempt in range(1, tries + 1):
         _attempt(config, run, folder, results, root, hosts, tell)
         found = watched(folder)
-        disturbed = found is not None and found.share > limit
-        last = not disturbed or len(discarded) + 1 >= tries
-        if disturbed:
-            what = "kept all the same" if last else "measured again"
-            print(f"{run.key}: disturbed, {what}: {found}", file=sys.stderr)
-        if found is None or last:
+        told = Told(found, found is not None and found.share > limit, tuple(discarded))
+        if found is None or not told.disturbed:
             break
+        what = "measured again" if attempt < tries else "kept all the same"
+        print(f"{run.key}: disturbed, {what}: {found}", file=sys.stderr)
         discarded.append(found)
-    record(folder, Told(found, disturbed, tuple(discarded)))
+    record(folder, told)
     if final.exists():
         shutil.rmtree(final)
     folder.replace(final)

@@ -99,7 +99,8 @@ def compared(rows: pd.DataFrame, pairs: Sequence[Mapping[str, str]]) -> pd.DataF
         row: dict[str, Any] = {"kind": pair["kind"], **{name: first[name] for name in CASE}}
         row["latencies"] = first["latencies"]
         row |= {f"runs_{world}": len(part) for world, part in parts.items()}
-        row["disturbed_measured"] = int(parts["measured"]["disturbed"].sum())
+        watched = parts["measured"]["disturbed"].dropna()
+        row |= {"runs_watched": len(watched), "runs_disturbed": int(watched.sum())}
         row["frames"] = int(parts["measured"]["frames"].min())
         for q in QUANTITIES:
             for world, part in parts.items():
@@ -115,12 +116,13 @@ def compared(rows: pd.DataFrame, pairs: Sequence[Mapping[str, str]]) -> pd.DataF
 
 def _note(table: pd.DataFrame, missing: Sequence[str]) -> list[str]:
     runs = f"{table['runs_measured'].min()} measured and {table['runs_simulated'].min()} simulated"
+    disturbed, watched = (int(table[f"runs_{name}"].sum()) for name in ("disturbed", "watched"))
     missing_some = int(table["miss_pct_measured"].between(1, 20).sum())
     return [
         f"medians of {runs} runs or more, bars: least to most",
         f"{int(table['frames'].min())} frames a run or more",
         f"1 to 20 % misses measured in {missing_some} of {len(table)} cells",
-        f"{int(table['disturbed_measured'].sum())} measured runs disturbed",
+        f"{disturbed} of {watched} watched runs disturbed",
         "grey: the gap allowed",
         "F1 strict, over all frames captured",
         *tables.lacking(missing),

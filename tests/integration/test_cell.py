@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ from jellyfish.files.tables import read_table
 from jellyfish.profile import Profile
 from jellyfish.records import Outcome
 from scripts import clips, export_zoo
+from tests.orphan import another_program
 
 Config = dict[str, Any]
 STREAM_S = 5.0
@@ -213,24 +212,16 @@ def test_more_repetitions_run_only_what_is_new(
     assert index["runs"][1]["seed"] != run.seed
 
 
-@pytest.fixture
-def another_program() -> Iterator[int]:
-    """A program that wants a core all the time and is no part of any run; its pid."""
-    shell = '"$1" -c "while True: pass" >/dev/null 2>&1 & echo $!'
-    command = ["setsid", "sh", "-c", shell, "sh", sys.executable]
-    pid = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    yield pid
-    os.kill(pid, signal.SIGKILL)
-
-
 def test_a_disturbed_run_is_measured_again_and_told(
-    config: Config, results: Path, another_program: int, capfd: pytest.CaptureFixture[str]
+    config: Config, results: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     measuring = {"measuring": {"disturbed": 0.1, "tries": 2}}
     other = {**config, **measuring, "grid": [{**config["grid"][0], "policies": ["static"]}]}
     (cell,) = grid.cells(other)
     (run,) = grid.runs(other, cell)
-    run_cell(other, cell, results)
+    with another_program() as pid:
+        run_cell(other, cell, results)
+        assert processes.identify(pid) is not None
     tale = told(paths.run_folder(run.key, results))
     assert tale.disturbed
     assert len(tale.discarded) == 1
@@ -239,7 +230,6 @@ def test_a_disturbed_run_is_measured_again_and_told(
     said = capfd.readouterr().err
     assert f"{run.key}: disturbed, measured again: " in said
     assert f"{run.key}: disturbed, kept all the same: " in said
-    assert processes.identify(another_program) is not None
 
 
 def test_a_server_that_dies_at_start_is_shown_with_its_log(

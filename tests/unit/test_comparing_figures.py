@@ -102,7 +102,8 @@ def test_fig_agreement_draws_a_column_a_kind_of_device(
     check_drawn(out, style.TEXT_IN)
     table = pd.read_csv(out.with_suffix(".csv"))
     assert len(table) == cells + real
-    assert table["disturbed_measured"].tolist() == [3] + [0] * (cells + real - 1)
+    assert table["runs_disturbed"].tolist() == [3] + [0] * (cells + real - 1)
+    assert table["runs_watched"].tolist() == [3] * (cells + real)
     gap = table["p99_ms_simulated"] - table["p99_ms_measured"]
     assert table["p99_ms_gap"].tolist() == pytest.approx(gap.tolist(), abs=0.02)
     assert table["p99_ms_within"].tolist() == (table["p99_ms_gap"].abs() <= 10).tolist()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import struct
 import subprocess
 import sys
@@ -21,9 +20,9 @@ from experiment.cores import awake
 from experiment.disturbance import Disturbance, Told, record, told, watched
 from jellyfish.errors import DataError
 from jellyfish.files.atomic import read_json, write_json
+from tests.orphan import BURN, another_program
 
 MAY_KEEP_AWAKE = os.access("/dev/cpu_dma_latency", os.R_OK | os.W_OK)
-BURN = "import time\nend = time.monotonic() + 60\nwhile time.monotonic() < end: pass"
 
 
 def samples(
@@ -115,11 +114,8 @@ def test_what_descends_from_its_parent_is_the_run(tmp_path: Path) -> None:
     watch = subprocess.Popen([sys.executable, "-m", "experiment.cpu_watch", str(tmp_path)])
     try:
         _burn_for(2.5)  # this process is its parent
-        orphan = _orphan()
-        try:
+        with another_program():
             time.sleep(2.5)
-        finally:
-            os.kill(orphan, signal.SIGKILL)
     finally:
         watch.terminate()
         assert watch.wait(10) == 0
@@ -137,13 +133,6 @@ def _burn_for(seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         pass
-
-
-def _orphan() -> int:
-    """Start a process that burns CPU and is no descendant of this one; return its pid."""
-    shell = '"$1" -c "$2" >/dev/null 2>&1 & echo $!'
-    command = ["setsid", "sh", "-c", shell, "sh", sys.executable, BURN]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def test_the_time_of_a_tree_counts_what_runs_below_and_what_has_ended() -> None:
