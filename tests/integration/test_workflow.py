@@ -200,6 +200,15 @@ def test_edited_code_is_told_in_the_report(finished: Checkout) -> None:
     assert not MEASURED & set(planned)
 
 
+@pytest.mark.parametrize("suffix", ["pdf", "png"])
+def test_a_figures_target_draws_it_whichever_file_is_missing(
+    finished: Checkout, suffix: str
+) -> None:
+    figures = finished.root / "results" / "default" / "figures"
+    next(figures.glob(f"fig_9-measured-*.{suffix}")).unlink()
+    assert finished.planned("fig_9") == {"draw_fig_9": 1, "fig_9": 1}
+
+
 def test_a_touched_script_redraws_nothing(finished: Checkout) -> None:
     (finished.root / "scripts" / "figures" / "fig_8.py").touch()
     assert finished.planned() == {}

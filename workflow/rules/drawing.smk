@@ -128,7 +128,7 @@ def figure(name):
     """The files of one figure, or why there are none."""
 
     def files(wildcards):
-        if found := figure_files("pdf", [name]):
+        if found := [path for kind in ("pdf", "png") for path in figure_files(kind, [name])]:
             return [*found, *missing_table()]
         reasons = {
             "fig_policies": "its grid has one policy; see config/policies.yaml",

@@ -38,7 +38,7 @@ rule fig_6:
 
 
 rule fig_7:
-    """DNN and bandwidth over the frames of two clients."""
+    """DNN and bandwidth over the frames of up to two clients."""
     input:
         figure("fig_7"),
 
@@ -76,13 +76,13 @@ rule fig_agreement:
 rule sim_quality:
     """Plans against the proven optimum, by size; not part of `all`."""
     input:
-        f"results/{SCENARIO}/figures/fig_sim_quality.pdf",
+        multiext(f"results/{SCENARIO}/figures/fig_sim_quality", ".pdf", ".png"),
 
 
 rule sim_timings:
     """Time of a plan against size, up to 256 GPUs; not part of `all`."""
     input:
-        f"results/{SCENARIO}/figures/fig_sim_timings.pdf",
+        multiext(f"results/{SCENARIO}/figures/fig_sim_timings", ".pdf", ".png"),
 
 
 rule report:
