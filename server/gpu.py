@@ -283,6 +283,8 @@ class Gpu:
             except* Exception:
                 log.exception("GPU %d: serving failed; the worker is started anew", self.index)
             self._down()
+            if self._draining:  # and perhaps cancelled, which a failing task group forgets
+                return
             await self._revive(steady=self._loop.time() - born_s > STEADY_S)
 
     async def _watch(self) -> None:

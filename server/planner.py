@@ -115,7 +115,9 @@ class ProcessPlanner:
             timeout_s = self._timeout_s + (0.0 if child.answered else START_ALLOWANCE_S)
             request = Request(next(self._ids), problem, seed, self._iterations)
             try:
-                reply = await asyncio.wait_for(child.ask(request), timeout_s)
+                # not wait_for, which forgets to be cancelled once there is a reply (Python 3.11)
+                async with asyncio.timeout(timeout_s):
+                    reply = await child.ask(request)
             except TimeoutError:
                 child.end(f"had no plan within {timeout_s:g} s and was killed")
                 raise DeviceError(f"planner: {child.epitaph}") from None

@@ -17,7 +17,8 @@ from experiment import virtual_time
 from jellyfish.errors import ConfigError, DeviceError
 from jellyfish.scheduling import paper
 from jellyfish.scheduling.problem import Problem
-from server.planner import InlinePlanner, ProcessPlanner
+from server.planner import InlinePlanner, ProcessPlanner, _Child
+from server.planner_messages import Reply
 from tests.unit.scheduling_cases import problem, reference_cases
 
 SMALL = problem((20.0, 100.0, 100_000.0))
@@ -126,6 +127,22 @@ async def test_a_plan_given_up_harms_no_later_one(planner: ProcessPlanner) -> No
         await asyncio.wait_for(planner.plan(large_problem(), 1), 0.01)
     plan, _ = await planner.plan(SMALL, 2)
     assert plan == paper.solve(SMALL, 2)
+
+
+async def test_who_is_cancelled_as_the_plan_arrives_is_cancelled(
+    planner: ProcessPlanner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that stops at that moment would otherwise wait for its planning for ever."""
+    take = _Child._take
+
+    def take_and_cancel(child: _Child, reply: Reply) -> None:
+        take(child, reply)
+        asking.cancel()
+
+    monkeypatch.setattr(_Child, "_take", take_and_cancel)
+    asking = asyncio.create_task(planner.plan(SMALL, 1))
+    with pytest.raises(asyncio.CancelledError):
+        await asking
 
 
 async def test_a_solver_that_raises_says_why_and_its_process_lives_on(

@@ -76,6 +76,28 @@ def test_a_worker_that_hangs_counts_as_dead() -> None:
     virtual_time.run(main())
 
 
+@pytest.mark.parametrize("steps", range(10))
+def test_an_engine_stops_though_its_worker_dies_meanwhile(steps: int) -> None:
+    """A task group of which a task has failed forgets that it is cancelled."""
+
+    async def main() -> None:
+        worker = LoopWorker(profile())
+        engine = await engine_of([worker])
+        camera = Camera(engine, "a", 10, 150).join()
+        await asyncio.sleep(0.1)
+        assert engine.plans[-1].dnns_px[0] > 128, "a DNN is being loaded"
+        async with asyncio.timeout(10):
+            stopping = asyncio.create_task(engine.stop(1))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            worker.die()
+            await stopping
+        camera.check_one_answer_each()
+        assert worker.starts == 1
+
+    virtual_time.run(main())
+
+
 def test_a_worker_that_never_starts_stops_the_start_with_its_reason() -> None:
     async def main() -> None:
         good, bad = LoopWorker(profile()), LoopWorker(profile(), fail_starts=1)
