@@ -71,15 +71,21 @@ def watched(folder: Path) -> Disturbance | None:
     found = [read_json(path) for path in paths if path.is_file()]
     try:
         machines = {host["machine"] for host in found}
-        each = [_of_machine([h for h in found if h["machine"] == one]) for one in machines]
+        each = [of_machine([h for h in found if h["machine"] == one]) for one in machines]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{folder}: a {FILE} cannot be used: {error!r}") from error
     known = [one for one in each if one is not None]
     return max(known, key=lambda one: one.share, default=None)
 
 
-def _of_machine(records: Iterable[Mapping[str, Any]]) -> Disturbance | None:
-    """Return what disturbed hosts that are one machine, where each sees the others as others."""
+def of_machine(records: Iterable[Mapping[str, Any]]) -> Disturbance | None:
+    """Return what disturbed hosts that are one machine, where each sees the others as others.
+
+    None where a record is empty.
+
+    Raises:
+        KeyError, TypeError, ValueError: a record lacks a column, or they differ in length.
+    """
     tables = [
         np.array([each[name] for name in ("run", "busy", "stolen")], np.float64) for each in records
     ]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiment.grid import Config, emulated, pick
-from experiment.paths import ROOT, emulation_path, profile_folder, zoo_of
+from experiment.paths import ROOT, emulation_path, latency_path, zoo_of
 from experiment.profiling import batch_sizes, raw_row, read_samples, write_parts
 from jellyfish.emulation import P99
 from jellyfish.files.atomic import write_json
@@ -73,13 +73,9 @@ def _stated_row(px: int, batch: int) -> dict[str, float]:
 def _measured(
     config: Config, device: str, results: Path, root: Path
 ) -> tuple[list[dict[str, float]], dict[str, Any]]:
-    folder, sizes = profile_folder(config, device, results), batch_sizes(config)
-    input_px = zoo_of(config, root).input_px
-    samples = [read_samples(folder / "latency" / f"{px}.json", sizes) for px in input_px]
-    rows = [
-        raw_row(px, batch, of_dnn[batch])
-        for px, of_dnn in zip(input_px, samples, strict=True)
-        for batch in sizes
-    ]
-    by_dnn = [[of_dnn[batch].tolist() for batch in sizes] for of_dnn in samples]
+    sizes = batch_sizes(config)
+    path = latency_path(config, device, results)
+    samples = read_samples(path, zoo_of(config, root).input_px, sizes)
+    rows = [raw_row(px, b, of_dnn[b]) for px, of_dnn in samples.items() for b in sizes]
+    by_dnn = [[of_dnn[b].tolist() for b in sizes] for of_dnn in samples.values()]
     return rows, {"kind": "samples", "samples_ms": by_dnn}

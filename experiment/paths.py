@@ -52,6 +52,11 @@ def profile_folder(config: Config, device: str, results: Path) -> Path:
     return results / "profiles" / profile_key(config, device)
 
 
+def latency_path(config: Config, device: str, results: Path) -> Path:
+    """Return the raw samples of the zoo's latencies on `device`."""
+    return profile_folder(config, device, results) / "latency.json"
+
+
 def detections_path(config: Config, clip: str, px: int, results: Path) -> Path:
     """Return the detections of the zoo's network at `px` on `clip`."""
     return results / "detections" / detections_key(config, clip) / f"{px}.npz"

@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from experiment import provenance
+from experiment.disturbance import Disturbance
 from experiment.grid import Config, pick, zoo_name
 from experiment.labelled import labelled_precision
-from experiment.latency import job_of, measure
+from experiment.latency import Round, job_of, measure, rounds_of
 from experiment.lock import on_testbed
 from experiment.paths import (
     ROOT,
     accuracy_path,
     detections_path,
+    latency_path,
     needed,
     profile_folder,
     zoo_of,
@@ -53,12 +55,13 @@ RAW_COLUMNS = (
 )
 
 
-def profile_latency(config: Config, device: str, px: int, results: Path, root: Path = ROOT) -> Path:
-    """Measure the zoo's DNN at `px` on `device`; return the path of the raw samples.
+def profile_latency(config: Config, device: str, results: Path, root: Path = ROOT) -> Path:
+    """Measure the zoo's DNNs on `device`; return the path of the raw samples.
 
     Where the config names hosts, on the server's: its device is what a plan is made for. Holds that
-    machine's testbed. Writes results/profiles/KEY/latency/PX.json: `samples_ms`, by batch size,
-    the milliseconds for which each batch occupied the worker.
+    machine's testbed. Writes results/profiles/KEY/latency.json: `rounds`, each with `samples_ms`,
+    the milliseconds for which each batch occupied the worker, by input size and batch size, and
+    with what disturbed it. Rounds are kept one by one: what was cut off goes on where it was.
 
     Raises:
         ConfigError: the config asks for too few batches, or leaves out a batch size.
@@ -66,38 +69,55 @@ def profile_latency(config: Config, device: str, px: int, results: Path, root: P
         DeviceError: the device failed.
         RunError: it failed on the server's host, or that cannot be used.
     """
-    asked, every = config["profile"], zoo_of(config, root).input_px
-    steps = (int(asked["warmup"]) + int(asked["batches"])) * len(batch_sizes(config))
-    title = f"latency of {zoo_name(config)} {px} px ({every.index(px) + 1}/{len(every)})"
-    with progress(title, steps) as step:
-        found = _measured(config, device, px, results, root, step)
+    batch_sizes(config)
+    path = latency_path(config, device, results)
+    part = path.with_suffix(".part.json")
+    rounds: list[Round] = read_json(part) if part.is_file() else []
+    wanted, dnns = rounds_of(int(config["profile"]["batches"])), len(zoo_of(config, root).input_px)
+
+    def keep(found: Round) -> None:
+        rounds.append(found)
+        write_json(part, rounds)
+        if found["disturbed"]:
+            what = f"round {len(rounds)} of {wanted} disturbed, kept all the same"
+            print(f"{path.parent.name}: {what}: {Disturbance(**found['of'])}", file=sys.stderr)
+
+    with progress(f"latencies of {zoo_name(config)} on {device}", wanted * dnns) as step:
+        for _ in range(dnns * min(wanted, len(rounds))):
+            step()
+        if len(rounds) < wanted:
+            _measure(config, device, wanted - len(rounds), results, root, step, keep)
     commit, dirty = provenance.checkout(root)
-    path = profile_folder(config, device, results) / "latency" / f"{px}.json"
-    write_json(
-        path,
-        {
-            "px": px,
-            "device": dict(pick(config, "devices", device)),
-            "warmup": int(asked["warmup"]),
-            **found,
-            "commit": commit,
-            "dirty": dirty,
-            "code_digest": provenance.code_digest(root),
-        },
-    )
+    value = {
+        "device": dict(pick(config, "devices", device)),
+        "warmup": int(config["profile"]["warmup"]),
+        "rounds": rounds,
+        "commit": commit,
+        "dirty": dirty,
+        "code_digest": provenance.code_digest(root),
+    }
+    write_json(path, value)
+    part.unlink()
     return path
 
 
-def _measured(
-    config: Config, device: str, px: int, results: Path, root: Path, step: Callable[[], None]
-) -> dict[str, Any]:
+def _measure(
+    config: Config,
+    device: str,
+    rounds: int,
+    results: Path,
+    root: Path,
+    step: Callable[[], None],
+    keep: Callable[[Round], None],
+) -> None:
     if config["hosts"] is not None:
         from experiment.remote_latency import measure_there  # and with it SSH
 
-        return measure_there(config, device, px, results, root, step)
-    job = job_of(config, device, px, LocalPlace(Path(), root), results, root)
+        measure_there(config, device, rounds, results, root, step, keep)
+        return
+    job = job_of(config, device, rounds, LocalPlace(Path(), root), results, root)
     with on_testbed():
-        return measure(job, step)
+        measure(job, step, keep)
 
 
 def batch_sizes(config: Config) -> list[int]:
@@ -167,9 +187,8 @@ def assemble_profile(config: Config, device: str, results: Path, root: Path = RO
     Raises:
         DataError: a DNN's latency or accuracy is missing, damaged or from too few batches.
     """
-    folder = profile_folder(config, device, results)
     zoo, sizes = zoo_of(config, root), batch_sizes(config)
-    latency = {px: read_samples(folder / "latency" / f"{px}.json", sizes) for px in zoo.input_px}
+    latency = read_samples(latency_path(config, device, results), zoo.input_px, sizes)
     rows = [raw_row(px, b, latency[px][b]) for px in zoo.input_px for b in sizes]
     return write_parts(config, device, rows, results, root)
 
@@ -198,20 +217,28 @@ def write_parts(
     return folder / "profile.json"
 
 
-def read_samples(path: Path, sizes: list[int]) -> dict[int, FloatArray]:
-    """Return the measured latencies of a DNN, ms, by batch size.
+def read_samples(
+    path: Path, input_px: Sequence[int], sizes: Sequence[int]
+) -> dict[int, dict[int, FloatArray]]:
+    """Return the measured latencies, ms, by input size and batch size.
 
     Raises:
-        DataError: the file is missing, or a batch size has too few.
+        DataError: the file is missing or damaged, or a batch size has too few.
     """
-    value = read_json(path)
-    found = {b: np.array(value["samples_ms"].get(str(b), []), np.float64) for b in sizes}
-    for b, samples in found.items():
-        if len(samples) < FEWEST_BATCHES:
-            raise DataError(
-                f"{path}: {len(samples)} batches of {b}; a p99 needs {FEWEST_BATCHES} or more; "
-                "remove it and run again"
-            )
+    rounds = read_json(path)["rounds"]
+    found = {}
+    for px in input_px:
+        of_dnn = [each["samples_ms"].get(str(px), {}) for each in rounds]
+        found[px] = {
+            b: np.array([ms for each in of_dnn for ms in each.get(str(b), [])], np.float64)
+            for b in sizes
+        }
+        for b, samples in found[px].items():
+            if len(samples) < FEWEST_BATCHES:
+                raise DataError(
+                    f"{path}: {len(samples)} batches of {b} at {px} px; a p99 needs "
+                    f"{FEWEST_BATCHES} or more; remove it and run again"
+                )
     return found
 
 

@@ -1,4 +1,4 @@
-"""Measure the latency of one DNN."""
+"""Measure the latencies of the DNNs."""
 
 from pathlib import Path
 
@@ -6,6 +6,4 @@ from experiment.profiling import profile_latency
 from scripts.logged import logged
 
 with logged(snakemake):
-    profile_latency(
-        snakemake.config, snakemake.params.device, int(snakemake.wildcards.px), Path("results")
-    )
+    profile_latency(snakemake.config, snakemake.params.device, Path("results"))

@@ -10,14 +10,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from experiment import detections, paths, processes, profiling, size_rule
 from jellyfish.errors import DataError
-from jellyfish.files.atomic import read_json
+from jellyfish.files.atomic import read_json, write_json
 from jellyfish.files.clip_detections import read_clip_detections
 from scripts import clips, export_zoo
+from tests.orphan import another_program
 
 Config = dict[str, Any]
 PX = 128
@@ -48,35 +50,80 @@ PROFILE = """
 import json, sys
 from pathlib import Path
 from experiment.profiling import profile_latency
-profile_latency(json.loads(sys.argv[1]), "cpu", 608, Path(sys.argv[2]))
+profile_latency(json.loads(sys.argv[1]), "cpu", Path(sys.argv[2]))
 """
 
 
-def test_a_killed_profiling_leaves_nothing(config: Config, results: Path, root: Path) -> None:
-    command = [sys.executable, "-c", PROFILE, json.dumps(config), str(results)]
+@pytest.fixture(scope="module")
+def few(config: Config, results: Path) -> Config:
+    """A zoo of three DNNs."""
+    value = {**config, "zoo": "config/zoo/yolov3-tiny-smoke.yaml"}
+    onnx = paths.onnx_path(value, results)
+    onnx.parent.mkdir(parents=True, exist_ok=True)
+    onnx.symlink_to(paths.onnx_path(config, results))
+    return value
+
+
+def test_a_killed_profiling_leaves_no_process_and_goes_on(
+    few: Config, results: Path, root: Path
+) -> None:
+    path = paths.latency_path(few, "cpu", results)
+    part = path.with_suffix(".part.json")
+    command = [sys.executable, "-c", PROFILE, json.dumps(few), str(results)]
     with subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL) as manager:
-        deadline = time.monotonic() + 30
-        while not (below := processes.descendants(manager.pid)):
+        deadline = time.monotonic() + 60
+        while not part.is_file():
             assert manager.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        time.sleep(1.0)
         below = processes.descendants(manager.pid)
         manager.kill()
     assert below
     assert processes.wait_gone(below, 5.0) == []
-    assert list((results / "profiles").rglob("*.json")) == []
-
-
-def test_latencies_are_raw_samples_of_every_batch_size(config: Config, results: Path) -> None:
-    path = profiling.profile_latency(config, "cpu", PX, results)  # the lock is free again
+    assert not path.exists()
+    kept = read_json(part)
+    assert 1 <= len(kept) < 10
+    profiling.profile_latency(few, "cpu", results)  # the lock is free again
     measured = read_json(path)
-    assert path == paths.profile_folder(config, "cpu", results) / "latency" / f"{PX}.json"
-    assert set(measured["samples_ms"]) == {"1", "2"}
-    one, two = (measured["samples_ms"][b] for b in ("1", "2"))
-    assert len(one) == len(two) == 100  # warm-up left out
-    assert min(one) > 0
-    assert sorted(one)[50] < sorted(two)[50]
+    assert measured["rounds"][: len(kept)] == kept
+    assert not part.exists()
+
+
+def test_latencies_are_raw_samples_in_rounds(few: Config, results: Path) -> None:
+    rounds = read_json(paths.latency_path(few, "cpu", results))["rounds"]
+    assert len(rounds) == 10
+    for each in rounds:
+        assert each["started"] < each["ended"]
+        assert 0 <= each["of"]["others"] <= 1
+        assert {px: set(sizes) for px, sizes in each["samples_ms"].items()} == {
+            str(px): {"1", "2"} for px in paths.zoo_of(few).input_px
+        }
+    found = profiling.read_samples(
+        paths.latency_path(few, "cpu", results), paths.zoo_of(few).input_px, (1, 2)
+    )
+    for sizes in found.values():
+        assert len(sizes[1]) == len(sizes[2]) == 100  # warm-up left out
+        assert sizes[1].min() > 0
+        assert np.median(sizes[1]) < np.median(sizes[2])
+
+
+def test_a_disturbed_round_is_measured_again_and_told(
+    few: Config, results: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The last round, after nine that an earlier profiling has left."""
+    asked = {**few, "profile": {**few["profile"], "warmup": 1}}
+    asked["measuring"] = {"disturbed": 0.1, "tries": 2}
+    path = paths.latency_path(asked, "cpu", results)
+    done = read_json(paths.latency_path(few, "cpu", results))["rounds"][:9]
+    write_json(path.with_suffix(".part.json"), done)
+    with another_program():
+        profiling.profile_latency(asked, "cpu", results)
+    *kept, last = read_json(path)["rounds"]
+    assert kept == done
+    assert last["disturbed"]
+    assert min(last["of"]["others"], *(each["others"] for each in last["discarded"])) > 0.1
+    assert len(last["discarded"]) == 1
+    assert "round 10 of 10 disturbed, kept all the same: " in capfd.readouterr().err
 
 
 def test_accuracy_is_against_the_reference_on_the_profile_clip(
@@ -112,11 +159,7 @@ def test_a_clip_of_other_length_than_asked_is_named(config: Config, results: Pat
         detections.detect(longer, "vtest-profile", PX, results)
 
 
-def test_the_size_rule_is_measured_on_pairs_of_sizes(config: Config, results: Path) -> None:
-    few = {**config, "zoo": "config/zoo/yolov3-tiny-smoke.yaml"}
-    onnx = paths.onnx_path(few, results)
-    onnx.parent.mkdir(parents=True, exist_ok=True)
-    onnx.symlink_to(paths.onnx_path(config, results))
+def test_the_size_rule_is_measured_on_pairs_of_sizes(few: Config, results: Path) -> None:
     for px in (*paths.zoo_of(few).input_px, paths.zoo_of(few).reference_px):
         detections.detect(few, "vtest-profile", px, results)
     with size_rule.measure_size_rule(few, results).open() as file:

@@ -31,15 +31,18 @@ def config(root: Path) -> Config:
 
 
 def write_parts(config: Config, results: Path, batches: int = 200) -> Path:
-    """Write the latency and accuracy files of every DNN; return their folder."""
-    folder = paths.profile_folder(config, "cpu", results)
+    """Write latencies, in two rounds, and the accuracy files of every DNN; return their folder."""
     rng = np.random.default_rng(1)
+    rounds: list[dict[str, Any]] = [{"samples_ms": {}}, {"samples_ms": {}}]
     for i, px in enumerate(paths.zoo_of(config).input_px):
-        samples = {str(b): (5 + i * b + rng.gamma(1, 1, batches)).tolist() for b in (1, 2)}
-        write_json(folder / "latency" / f"{px}.json", {"px": px, "samples_ms": samples})
+        for each, part in zip(rounds, (batches // 2, batches - batches // 2), strict=True):
+            samples = {str(b): (5 + i * b + rng.gamma(1, 1, part)).tolist() for b in (1, 2)}
+            each["samples_ms"][str(px)] = samples
         scores = {"px": px, "f1": i / 20, "frame_bytes": 1000.0 * (i + 1)}
         write_json(paths.accuracy_path(config, px, results), scores)
-    return folder
+    path = paths.latency_path(config, "cpu", results)
+    write_json(path, {"rounds": rounds})
+    return path.parent
 
 
 def test_a_profile_is_the_monotone_p99_and_the_strict_f1(config: Config, tmp_path: Path) -> None:
@@ -64,9 +67,20 @@ def test_a_p99_from_too_few_batches_is_refused(config: Config, tmp_path: Path) -
     few = copy.deepcopy(config)
     few["profile"]["batches"] = 99
     with pytest.raises(ConfigError, match=r"profile\.batches is 99; a p99 needs 100"):
-        profiling.profile_latency(few, "cpu", 128, tmp_path)
+        profiling.profile_latency(few, "cpu", tmp_path)
     write_parts(config, tmp_path, batches=99)
-    with pytest.raises(DataError, match=r"128\.json: 99 batches of 1; a p99 needs 100"):
+    with pytest.raises(DataError, match=r"latency\.json: 99 batches of 1 at 128 px; a p99"):
+        profiling.assemble_profile(config, "cpu", tmp_path)
+
+
+def test_a_dnn_that_was_not_measured_is_named(config: Config, tmp_path: Path) -> None:
+    write_parts(config, tmp_path)
+    path = paths.latency_path(config, "cpu", tmp_path)
+    measured = read_json(path)
+    for each in measured["rounds"]:
+        del each["samples_ms"]["320"]
+    write_json(path, measured)
+    with pytest.raises(DataError, match=r"latency\.json: 0 batches of 1 at 320 px"):
         profiling.assemble_profile(config, "cpu", tmp_path)
 
 
@@ -177,8 +191,8 @@ def test_an_emulated_device_has_the_samples_of_a_measured_one(
     measured = read_profile(profiling.assemble_profile(config, "cpu", tmp_path))
     assert profile.as_dict() == measured.as_dict()
     model = read_latency_model(paths.emulation_path(config, "copy", tmp_path))
-    latency = read_json(paths.profile_folder(config, "cpu", tmp_path) / "latency" / "320.json")
-    samples = latency["samples_ms"]["2"]
+    rounds = read_json(paths.latency_path(config, "cpu", tmp_path))["rounds"]
+    samples = [ms for each in rounds for ms in each["samples_ms"]["320"]["2"]]
     assert {model.duration_ms(6, 2, 1, n) for n in range(50)} <= set(samples)
     before = grid.profile_key(config, "copy")
     config["devices"]["cpu"]["threads"] = 2

@@ -27,7 +27,7 @@ def latency_inputs(wildcards):
 def latencies_behind(wildcards):
     """The measured latencies that an emulated device has, if it has any."""
     device = BEHIND[PROFILES[wildcards.profile]]
-    return [profile_file(device, f"latency/{px}.json") for px in ZOO.input_px] if device else []
+    return [profile_file(device, "latency.json")] if device else []
 
 
 def accuracy_inputs(wildcards):

@@ -1,12 +1,12 @@
-# What each DNN costs and earns. Hours on a large grid: only a changed config, a missing file or
-# --forcerun measures again (see unless_done). One job a DNN: a killed profiling goes on.
+# What each DNN costs and earns. Hours for a large zoo: only a changed config, a missing file or
+# --forcerun measures again (see unless_done). A killed profiling goes on where it was.
 rule latency:
     input:
-        unless_done(latency_inputs, "latency", "results/profiles/{profile}/latency/{px}.json"),
+        unless_done(latency_inputs, "latency", "results/profiles/{profile}/latency.json"),
     output:
-        "results/profiles/{profile}/latency/{px}.json",
+        "results/profiles/{profile}/latency.json",
     log:
-        "results/logs/profiles/{profile}/latency-{px}.log",
+        "results/logs/profiles/{profile}/latency.log",
     wildcard_constraints:
         profile=one_of(key for key, device in PROFILES.items() if device not in EMULATED),
     conda:
@@ -39,7 +39,7 @@ rule accuracy:
 
 rule profile:
     input:
-        latency=expand("results/profiles/{{profile}}/latency/{px}.json", px=ZOO.input_px),
+        latency="results/profiles/{profile}/latency.json",
         accuracy=accuracy_files(),
     output:
         profile="results/profiles/{profile}/profile.json",
