@@ -115,9 +115,22 @@ def told(folder: Path) -> Told:
         DataError: the file cannot be used.
     """
     path = folder / TOLD
-    if not path.is_file():
-        return Told()
-    found = read_json(path)
+    return _told(read_json(path), path) if path.is_file() else Told()
+
+
+def rounds_told(path: Path) -> list[Told]:
+    """Return what the latency.json of a profile tells of its rounds.
+
+    Raises:
+        DataError: the file is missing or cannot be used.
+    """
+    try:
+        return [_told(each, path) for each in read_json(path)["rounds"]]
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path} cannot be used: {error!r}") from error
+
+
+def _told(found: Mapping[str, Any], path: Path) -> Told:
     try:
         return Told(
             of=Disturbance(**found["of"]) if found["of"] else None,

@@ -30,7 +30,8 @@ class LinkConfig:
         queue_limit_bytes: the uplink loses a frame that would make more than this wait; None for
             an endless queue.
         transport_ms, answer_ms: what the software at both ends adds to a frame's way there, and to
-            its answer's back, beside what the link takes.
+            its answer's back, beside what the link takes. The answers of one batch go out one after
+            another.
     """
 
     delay_ms: float = 0.0
@@ -81,7 +82,7 @@ class Uplink:
 
 
 class VirtualServer:
-    """The server around an engine: its CPU takes one frame after another.
+    """The server around an engine: its CPU takes one frame, and one answer, after another.
 
     Args:
         engine: who serves.
@@ -92,7 +93,20 @@ class VirtualServer:
         self.engine = engine
         self._frame_ms = frame_ms
         self._free_s = 0.0
+        self._answering_s = self._answered_s = 0.0  # the present batch: since when, until when
         self._loop = asyncio.get_running_loop()
+
+    def answered_s(self, answer_ms: float) -> float:
+        """Return when an answer is out that is given now and takes `answer_ms` of the CPU.
+
+        It waits for those that were given at the same time. Not for any others: with the clients'
+        part of the work in it, a charge says little of how many answers a server has time for.
+        """
+        now_s = self._loop.time()
+        if now_s > self._answering_s:
+            self._answering_s = self._answered_s = now_s
+        self._answered_s += answer_ms / 1000
+        return self._answered_s
 
     def take(self, client: ClientHandle, frame: Frame) -> None:
         """Have the engine get `frame` once the CPU is through with it."""
@@ -205,7 +219,7 @@ class Link:
         self._down_free_s = max(self._down_free_s, now_s) + size * self._down_s_per_byte
         arrival_s = self._down_free_s + self._delay_s
         if isinstance(event, Answer):
-            arrival_s += self._answer_ms() / 1000
+            arrival_s += self._server.answered_s(self._answer_ms()) - now_s
         self._received_s = arrival_s = max(self._received_s, arrival_s)
         self._loop.call_at(arrival_s, self._receive, Received(event, size))
 

@@ -51,18 +51,19 @@ def record(folders: Iterable[Path]) -> dict[str, dict[str, list[tuple[float, flo
         if world != "measured":
             raise DataError(f"{folder} is a {world} run; charges are recorded from measured ones")
         for name, times in _spent(folder, frames).items():
-            if not len(times):
-                raise DataError(f"{folder}: nothing in it tells {name}")
             found[device][name].append(times)
     if not found:
         raise DataError("every run was disturbed; measure on a machine that does nothing else")
     return {
-        device: {name: _quantiles(np.concatenate(parts)) for name, parts in charges.items()}
+        device: {name: _quantiles(f"{name} of {device}", parts) for name, parts in charges.items()}
         for device, charges in found.items()
     }
 
 
-def _quantiles(times: Times) -> list[tuple[float, float]]:
+def _quantiles(what: str, parts: Sequence[Times]) -> list[tuple[float, float]]:
+    times = np.concatenate(parts)
+    if not len(times):
+        raise DataError(f"{what}: nothing in the runs tells it")
     found = np.quantile(times.clip(min=0), SHARES)
     return [(share, round(float(ms), 2)) for share, ms in zip(SHARES, found, strict=True)]
 
@@ -76,14 +77,14 @@ def _spent(folder: Path, frames: pa.Table) -> dict[str, Times]:
         name: frames.column(name).to_numpy().astype(float)
         for name in ("capture_s", "sent_s", "acked_s", "received_s", "server_ms", "dispatch_ms")
     }
-    ran = frames.column("batch").to_numpy() > 0
+    batch = frames.column("batch").to_numpy()
     answered_ms = (value["received_s"] - value["acked_s"]) * 1000 - value["server_ms"]
     return {
         "scheduler_ms": read_table(folder / "plans.parquet").column("solve_ms").to_numpy(),
         "transport_ms": _beyond_the_link(folder, frames),
-        "hand_over_ms": value["dispatch_ms"][ran],
+        "hand_over_ms": value["dispatch_ms"][batch > 0],
         "device_ms": _known((value["sent_s"] - value["capture_s"]) * 1000),
-        "answer_ms": _known(answered_ms),
+        "answer_ms": _known(answered_ms[batch == 1]),  # of a larger batch, each waits for others
     }
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiment.disturbance import Told, told
-from experiment.grid import Cell, Config, cells, is_emulated, runs
-from experiment.paths import ROOT, profile_folder, run_folder
+from experiment.disturbance import Told, rounds_told, told
+from experiment.grid import Cell, Config, cells, emulated, is_emulated, runs
+from experiment.paths import ROOT, latency_path, profile_folder, run_folder
 from experiment.provenance import CODE, SIMULATED_CODE, code_digest, file_digest
 from jellyfish.errors import DataError
 from jellyfish.files.atomic import whole_file
@@ -115,6 +115,20 @@ def disturbances(
     }
 
 
+def disturbed_rounds(
+    config: Config, results: Path, missing: Collection[str] = ()
+) -> dict[str, list[Told]]:
+    """Return, by device that was profiled, what disturbed each round of that.
+
+    Raises:
+        DataError: the samples of a profile are missing or damaged.
+    """
+    used = {cell.device for cell in cells(config) if cell.name not in missing}
+    behind = {found for device in used if (found := emulated(config, device))}
+    profiled = behind | {device for device in used if not is_emulated(config, device)}
+    return {d: rounds_told(latency_path(config, d, results)) for d in sorted(profiled)}
+
+
 def share_sent_small(config: Config, results: Path, missing: Collection[str] = ()) -> float:
     """Return how many of the frames that emulated devices answered were sent too small, as a share.
 
@@ -139,6 +153,7 @@ def html(
     size_rules: Iterable[Path] = (),
     small: float = 0.0,
     disturbed: Mapping[str, Sequence[Told]] | None = None,
+    rounds: Mapping[str, Sequence[Told]] | None = None,
     drift: Mapping[str, float] | None = None,
 ) -> str:
     """Return the page.
@@ -149,11 +164,13 @@ def html(
         size_rules: tables of the size rule's error, where devices are emulated.
         small: to how many of the answered frames that rule was applied, as a share.
         disturbed: as `disturbances` finds them.
+        rounds: as `disturbed_rounds` finds them.
         drift: as `scripts.drift.drifts` finds it.
     """
     parts = [f"<!doctype html><meta charset=utf-8><title>Caveats</title><style>{STYLE}</style>"]
     parts += _stale_part(stale, total)
     parts += _disturbed_part(disturbed) if disturbed else []
+    parts += _rounds_part(rounds) if rounds else []
     parts += _drift_part(drift) if drift else []
     for path in size_rules:
         parts += _size_rule_part(path, small)
@@ -198,6 +215,14 @@ def _disturbed_part(disturbed: Mapping[str, Sequence[Told]]) -> list[str]:
             shares = (f"{share:.1%}" for share in (most.others, most.stolen, most.worst))
             rows.append([cell, f"{sum(o.disturbed for o in found)} of {len(found)}", *shares])
     return ["<h3>Disturbed runs</h3>", text, *([_table(heads, rows)] if rows else [])]
+
+
+def _rounds_part(rounds: Mapping[str, Sequence[Told]]) -> list[str]:
+    said = "; ".join(
+        f"{sum(one.disturbed for one in found)} of {len(found)} on {escape(device)}"
+        for device, found in rounds.items()
+    )
+    return [f"<p>Rounds of profiling that were disturbed: {said}.</p>"]
 
 
 def _drift_part(drift: Mapping[str, float]) -> list[str]:
@@ -265,6 +290,7 @@ def main(
             size_rules,
             small,
             disturbances(config, results, missing),
+            disturbed_rounds(config, results, missing),
             drifts(config, results, missing),
         )
         temporary.write_text(page)

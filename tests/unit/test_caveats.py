@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import yaml
 
 from experiment import grid, provenance
 from experiment.disturbance import Disturbance, Told, record
-from experiment.paths import profile_folder, run_folder
+from experiment.paths import latency_path, profile_folder, run_folder
 from jellyfish.errors import DataError
+from jellyfish.files.atomic import write_json
 from jellyfish.files.provenance import Provenance, read_provenance, write_provenance
 from jellyfish.files.tables import write_frames
 from jellyfish.records import FrameRow, Outcome
@@ -36,6 +37,7 @@ def results(config: dict[str, Any], tmp_path: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / "profile.json").write_text("{}")
     (folder / "profile_raw.csv").write_text("px,batch,p50_ms\n")
+    write_rounds(config, tmp_path, Told(), Told())
     digests = {"profile": provenance.file_digest(folder / "profile.json")}
     for run in (run for cell in grid.cells(config) for run in grid.runs(config, cell)):
         run_folder(run.key, tmp_path).mkdir(parents=True)
@@ -51,6 +53,12 @@ def results(config: dict[str, Any], tmp_path: Path) -> Path:
         write_provenance(run_folder(run.key, tmp_path), made)
         write_frames(run_folder(run.key, tmp_path) / "frames.parquet", [])
     return tmp_path
+
+
+def write_rounds(config: dict[str, Any], results: Path, *rounds: Told) -> None:
+    """Write a profile's samples with what disturbed each round of them."""
+    value = {"rounds": [{**asdict(one), "samples_ms": {}} for one in rounds]}
+    write_json(latency_path(config, "cpu", results), value)
 
 
 def alter(
@@ -119,6 +127,21 @@ def test_runs_that_others_disturbed_are_told(config: dict[str, Any], results: Pa
     assert f"<td>{first.name}</td>" not in page
     page = caveats.main(config, results, missing=[second.name]).read_text()
     assert "<b>0 of 2 measured runs were disturbed</b>" in page
+
+
+def test_rounds_of_profiling_that_others_disturbed_are_told(
+    config: dict[str, Any], results: Path
+) -> None:
+    busy = Disturbance(0.071, 0.02, 0.3)
+    write_rounds(config, results, Told(busy, True, (busy,)), Told(Disturbance(0.0, 0.0, 0.0)))
+    said = "<p>Rounds of profiling that were disturbed: 1 of 2 on cpu.</p>"
+    assert said in caveats.main(config, results).read_text()
+    config["devices"]["gpu"] = {"kind": "emulated", "profile": "cpu"}
+    emulating = {**config, "grid": [{**config["grid"][0], "device": "gpu"}]}
+    assert [len(of) for of in caveats.disturbed_rounds(emulating, results).values()] == [2]
+    latency_path(config, "cpu", results).write_text("{}")
+    with pytest.raises(DataError, match=r"latency\.json cannot be used"):
+        caveats.main(config, results)
 
 
 def test_a_device_that_was_not_as_fast_as_profiled_is_told(

@@ -121,11 +121,11 @@ def write_run(folder: Path, world: str = "measured") -> Path:
     trace, rows = constant("uplink", 8), []
     for k in range(200):
         row = FrameRow(0, k, k, 10, 100, k / 10)
-        row.sent_s, row.bytes_up, row.batch = row.capture_s + 0.003, 10_000, 1
+        row.sent_s, row.bytes_up, row.batch = row.capture_s + 0.003, 10_000, 1 + (k % 4 == 3)
         link_s = trace.departure(0, 8 * (row.bytes_up + FRAME_HEADER_BYTES))
         row.acked_s = row.sent_s + link_s + 0.002
         row.server_ms, row.dispatch_ms = 20.0, 0.7 + 0.1 * (k % 2)
-        row.received_s = row.acked_s + 0.0205
+        row.received_s = row.acked_s + (0.0205 if row.batch == 1 else 0.03)  # waits for another
         row.outcome = Outcome.OK
         rows.append(row)
     table = frames_table(rows)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from client.session import expected_ticks
 from experiment.link import FRAME_HEADER_BYTES, LinkConfig, Uplink
 from experiment.virtual_serving import Scene, SceneClient, Served, serve
+from jellyfish.charges import charge
 from jellyfish.emulation import LatencyModel
 from jellyfish.errors import DataError, RejectedError
 from jellyfish.policy import POLICIES
@@ -64,6 +65,20 @@ def test_a_row_s_times_add_up() -> None:
         assert row.server_ms == pytest.approx(spent)
         assert row.e2e_ms == pytest.approx(row.send_ms + 2)
         assert row.send_ms >= up_ms + row.server_ms + 3
+
+
+def test_the_answers_of_a_batch_go_out_one_after_another() -> None:
+    link = LinkConfig(answer_ms=charge(1), downlink_mbps=10_000)
+    played = scene(3, trace=constant("wide", 100), workers=1, link=link)
+    served = serve(replace(played, server_ms=0.0))
+    on_its_way_ms = defaultdict(list)
+    for row in (row for rows in served.rows for row in rows if row.outcome is Outcome.OK):
+        arrived_s = row.sent_s + (row.bytes_up + FRAME_HEADER_BYTES) * 8 / 100e6
+        answered_s = arrived_s + row.server_ms / 1000  # an acknowledgement may wait for an answer
+        on_its_way_ms[round(answered_s, 4)].append((row.received_s - answered_s) * 1000)
+    assert max(map(len, on_its_way_ms.values())) > 1
+    for found in on_its_way_ms.values():
+        assert sorted(found) == pytest.approx([k + 1 for k in range(len(found))], abs=0.1)
 
 
 BODY = """

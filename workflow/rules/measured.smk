@@ -30,6 +30,12 @@ def latencies_behind(wildcards):
     return [profile_file(device, "latency.json")] if device else []
 
 
+def profiled_latencies():
+    """The latencies of every device that was measured, for itself or for one that emulates it."""
+    measured = (device for device in PROFILES.values() if device not in EMULATED)
+    return [profile_file(device, "latency.json") for device in measured]
+
+
 def accuracy_inputs(wildcards):
     clip = config["profile"]["clip"]
     found = [detections_path(clip, px) for px in (wildcards.px, ZOO.reference_px)]

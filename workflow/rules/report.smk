@@ -3,6 +3,7 @@ rule caveats:
     input:
         cells=lambda wildcards: tables_of(CELLS.values()),
         profiles=[profile_file(device) for device in DEVICES],
+        latencies=profiled_latencies(),
         size_rule=size_rule_files(),
         code=code("scripts/caveats.py", "scripts/drift.py", "experiment/disturbance.py"),
     output:
