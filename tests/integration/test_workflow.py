@@ -48,7 +48,7 @@ def finished(finished_once: Checkout, tmp_path: Path) -> Checkout:
 def test_a_dry_run_on_a_fresh_clone(fresh: Checkout) -> None:
     planned = fresh.planned()
     assert planned["asset"] == 2
-    assert planned["latency"] == 16
+    assert planned["latency"] == 1
     assert planned["cell"] == CELLS
     assert planned["simulated_cell"] == SIMULATED
     assert planned["detections"] == 4 * 17
@@ -136,7 +136,7 @@ def test_what_is_missing_is_made_whatever_else_is_new(finished: Checkout) -> Non
     assert "latency" not in planned
 
 
-@pytest.mark.parametrize(("rule", "jobs"), [("latency", 16), ("cell", CELLS)])
+@pytest.mark.parametrize(("rule", "jobs"), [("latency", 1), ("cell", CELLS)])
 def test_measuring_anew_by_name(finished: Checkout, rule: str, jobs: int) -> None:
     planned = finished.planned("all", "--forcerun", rule)
     assert planned[rule] == jobs
@@ -247,7 +247,7 @@ def test_two_scenarios_share_downloads_and_nothing_else(finished: Checkout) -> N
     planned = finished.planned("all", "--configfile", "config/smoke.yaml")
     assert "asset" not in planned
     assert (planned["cell"], planned["simulated_cell"]) == (2, 2)
-    assert planned["latency"] == 3
+    assert planned["latency"] == 1
 
 
 def test_install_happens_once_a_lock(tmp_path: Path) -> None:
