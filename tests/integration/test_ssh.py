@@ -30,7 +30,9 @@ def ssh_to(sshd: Sshd, **server: Any) -> Ssh:
     return Ssh(hosts.server, hosts)
 
 
-def test_a_connection_runs_puts_and_gets(sshd: Sshd, tmp_path: Path) -> None:
+def test_a_connection_runs_puts_and_gets(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with ssh_to(sshd) as host:
         assert host.said("echo a b") == "a b"
         with pytest.raises(RunError, match="server: oops"):
@@ -43,6 +45,11 @@ def test_a_connection_runs_puts_and_gets(sshd: Sshd, tmp_path: Path) -> None:
             host.get("/nowhere", str(tmp_path / "z"))
         with pytest.raises(RunError, match=r"server: no end after 1 s: sleep 9"):
             host.run("sleep 9", timeout=1)
+        # Its thread may still be there when Invoke asks whether it was the timer.
+        monkeypatch.setattr("invoke.runners.Runner.timed_out", property(lambda _: False))
+        for warn in (False, True):
+            with pytest.raises(RunError, match=r"server: no end after 1 s: sleep 9"):
+                host.run("sleep 9", timeout=1, warn=warn)
 
 
 def test_a_wrong_key(sshd: Sshd) -> None:
