@@ -61,6 +61,28 @@ class Told:
     discarded: tuple[Disturbance, ...] = ()
 
 
+class Tries:
+    """Says whether what was measured is to be measured again, and what to tell of it.
+
+    Args:
+        measuring: the config's section of this name.
+    """
+
+    def __init__(self, measuring: Mapping[str, Any]) -> None:
+        self._limit, self._left = float(measuring["disturbed"]), int(measuring["tries"])
+        self._discarded: tuple[Disturbance, ...] = ()
+        self.told = Told()  # of the last try
+
+    def again(self, found: Disturbance | None) -> bool:
+        """Take in what disturbed a try; return whether there is to be another."""
+        self.told = Told(found, found is not None and found.share > self._limit, self._discarded)
+        self._left -= 1
+        if found is None or not self.told.disturbed or not self._left:
+            return False
+        self._discarded += (found,)
+        return True
+
+
 def watched(folder: Path) -> Disturbance | None:
     """Return what disturbed the run in `folder`; None where no host has a record of it.
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiment import cores, provenance
 from experiment.cpu_watch import Watch
-from experiment.disturbance import Disturbance, Told, of_machine
+from experiment.disturbance import Tries, of_machine
 from experiment.frames import jpegs
 from experiment.grid import Config, pick
 from experiment.paths import ROOT, asset_path, clip_path, needed, onnx_path, zoo_of
@@ -132,25 +132,20 @@ async def _calm_round(
     worker: ProcessWorker, frames: Frames, job: Job, left_out: int, step: Callable[[], None]
 ) -> Round:
     """Measure a round, and again while it is disturbed and tries are left."""
-    limit, tries = job["measuring"]["disturbed"], job["measuring"]["tries"]
-    discarded: list[Disturbance] = []
-    while True:
+    tries, again = Tries(job["measuring"]), True
+    while again:
         started, watch = provenance.now(), Watch(os.getpid())
         samples = await _round(worker, frames, job["batch_sizes"], left_out, step)
         watch.sample()
-        found = of_machine([watch.as_json()])
-        told = Told(found, found is not None and found.share > limit, tuple(discarded))
-        if found is None or not told.disturbed or len(discarded) + 1 >= tries:
-            return {
-                "started": started,
-                "ended": provenance.now(),
-                **asdict(told),
-                "samples_ms": samples,
-                "cpu": provenance.cpu(),
-                "versions": provenance.versions(),
-            }
-        discarded.append(found)
-        step = _no_step  # it has been counted
+        again, step = tries.again(of_machine([watch.as_json()])), _no_step  # counted once
+    return {
+        "started": started,
+        "ended": provenance.now(),
+        **asdict(tries.told),
+        "samples_ms": samples,
+        "cpu": provenance.cpu(),
+        "versions": provenance.versions(),
+    }
 
 
 async def _round(

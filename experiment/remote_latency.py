@@ -9,7 +9,6 @@ from pathlib import Path
 from experiment.fleet import Fleet
 from experiment.grid import Config
 from experiment.latency import JOB, PROGRESS, RESULT, Round, job_of
-from experiment.paths import ROOT
 from jellyfish.errors import RunError
 
 _POLL_S = 1.0  # asking takes time from what is measured
@@ -20,9 +19,9 @@ def measure_there(
     device: str,
     rounds: int,
     results: Path,
-    root: Path = ROOT,
-    step: Callable[[], None] = lambda: None,
-    keep: Callable[[Round], None] = lambda _: None,
+    root: Path,
+    step: Callable[[], None],
+    keep: Callable[[Round], None],
 ) -> None:
     """Do what `experiment.latency.measure` does on the server's host, which is held meanwhile.
 

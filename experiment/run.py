@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiment import processes, provenance
 from experiment.collect import collect_tables, keep_rows, tidy
-from experiment.disturbance import Disturbance, Told, record, watched
+from experiment.disturbance import Tries, record, watched
 from experiment.grid import Config, Run, latencies, run_settings
 from experiment.paths import ROOT, profile_folder, run_folder
 from experiment.places import FULL_MB, here
@@ -51,18 +51,14 @@ def execute(
     """
     final = run_folder(run.key, results)
     folder = final.with_name(f".{run.key}.part")
-    limit, tries = config["measuring"]["disturbed"], config["measuring"]["tries"]
-    discarded: list[Disturbance] = []
-    for attempt in range(1, tries + 1):
+    tries, again = Tries(config["measuring"]), True
+    while again:
         _attempt(config, run, folder, results, root, hosts, tell)
-        found = watched(folder)
-        told = Told(found, found is not None and found.share > limit, tuple(discarded))
-        if found is None or not told.disturbed:
-            break
-        what = "measured again" if attempt < tries else "kept all the same"
-        print(f"{run.key}: disturbed, {what}: {found}", file=sys.stderr)
-        discarded.append(found)
-    record(folder, told)
+        again = tries.again(watched(folder))
+        if tries.told.disturbed:
+            what = "measured again" if again else "kept all the same"
+            print(f"{run.key}: disturbed, {what}: {tries.told.of}", file=sys.stderr)
+    record(folder, tries.told)
     if final.exists():
         shutil.rmtree(final)
     folder.replace(final)
