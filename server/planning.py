@@ -20,38 +20,6 @@ log = logging.getLogger(__name__)
 
 Adopt = Callable[[Plan, list[ClientHandle], list[Gpu]], None]
 
-MARGIN_MS = 2.0  # of the server's overhead, beside dispatch there and back
-
-
-class Overhead:
-    """The server's own time per frame: dispatch there and back as a running mean, and a margin.
-
-    Args:
-        weight: of the newest value.
-        tail: mean deviations added to the mean: what is late now and then is late then.
-    """
-
-    def __init__(self, weight: float, tail: float = 0.0) -> None:
-        self._weight, self._tail = weight, tail
-        self._mean_ms = 2.0  # both ways; the published start value is 1 ms each
-        self._deviation_ms = 0.0
-
-    def dispatched(self, dispatch_ms: float) -> None:
-        """Take in the dispatch time of one batch."""
-        error_ms = dispatch_ms - self._mean_ms
-        self._mean_ms += self._weight * error_ms
-        self._deviation_ms += self._weight * (abs(error_ms) - self._deviation_ms)
-
-    @property
-    def dispatch_ms(self) -> float:
-        """Dispatch there and back."""
-        return self._mean_ms + self._tail * self._deviation_ms
-
-    @property
-    def ms(self) -> float:
-        """What the scheduler reckons with."""
-        return self.dispatch_ms + MARGIN_MS
-
 
 def problem_of(
     clients: Sequence[ClientHandle], gpus: Sequence[Gpu], settings: Settings, overhead_ms: float
@@ -112,7 +80,6 @@ class Planning:
         planner: the scheduler; closed here.
         rng: the source of its seeds.
         settings: profile, policy and config.
-        overhead: the server's own time per frame.
         clients: who is there now, by number.
         gpus: all GPUs.
         adopt: follows a plan, told the clients and GPUs that it was made for.
@@ -124,7 +91,6 @@ class Planning:
         rng: Random,
         settings: Settings,
         *,
-        overhead: Overhead,
         clients: Mapping[int, ClientHandle],
         gpus: Sequence[Gpu],
         adopt: Adopt,
@@ -132,7 +98,6 @@ class Planning:
         self._planner = planner
         self._rng = rng
         self._settings = settings
-        self._overhead = overhead
         self._clients = clients
         self._gpus = gpus
         self._adopt = adopt
@@ -196,7 +161,9 @@ class Planning:
         clients = list(self._clients.values())
         gpus = [gpu for gpu in self._gpus if gpu.alive]
         time_s = self._loop.time()
-        problem = problem_of(clients, gpus, self._settings, self._overhead.ms)
+        # A plan may place anybody anywhere, so it reckons with the slowest hand-over.
+        overhead_ms = max(gpu.overhead.ms(time_s) for gpu in gpus)
+        problem = problem_of(clients, gpus, self._settings, overhead_ms)
         plan, solve_ms = await self._planner.plan(problem, self._rng.getrandbits(32))
         row = plan_row(
             problem,

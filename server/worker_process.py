@@ -79,6 +79,10 @@ class ProcessWorker:
         """Load and warm `dnn`, beside whatever batch runs."""
         await self._call("load", dnn)
 
+    async def ping(self) -> None:
+        """Have the process answer, after the batch that it runs."""
+        await self._call("ping")
+
     async def evict(self, dnn: int) -> None:
         """Free what `dnn` takes, after the loads asked for before."""
         await self._call("evict", dnn)
