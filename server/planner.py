@@ -8,24 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
-from itertools import count
-from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from jellyfish.errors import DeviceError
 from jellyfish.scheduling.problem import Plan, Problem
 from jellyfish.scheduling.solvers import solver
-from server.pipe import LoopPipe
-from server.planner_messages import Failure, Reply, Request
+from server.child import Child, ChildDied, Command, Launch, launch
 
 log = logging.getLogger(__name__)
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 START_ALLOWANCE_S = 60.0  # on top of the first solve's time: interpreter and imports
 
 
@@ -85,18 +77,24 @@ class ProcessPlanner:
         solver_name: what policies call the solver.
         timeout_s: a solve that takes longer is given up, and its process killed.
         iterations: the solver's effort; None is its own.
+        launch: starts the child.
     """
 
     def __init__(
-        self, solver_name: str, *, timeout_s: float = 5.0, iterations: int | None = None
+        self,
+        solver_name: str,
+        *,
+        timeout_s: float = 5.0,
+        iterations: int | None = None,
+        launch: Launch = launch,
     ) -> None:
         solver(solver_name)  # an unknown name is better told now than by the child
-        self._solver_name = solver_name
+        self._command = Command("server.planner_process", (solver_name,))
         self._timeout_s = timeout_s
         self._iterations = iterations
+        self._launch = launch
         self._one_at_a_time = asyncio.Lock()
-        self._ids = count()
-        self._child: _Child | None = None
+        self._child: Child | None = None
         self._closed = False
 
     @property
@@ -113,85 +111,29 @@ class ProcessPlanner:
         async with self._one_at_a_time:
             child = self._live_child()
             timeout_s = self._timeout_s + (0.0 if child.answered else START_ALLOWANCE_S)
-            request = Request(next(self._ids), problem, seed, self._iterations)
             try:
                 # not wait_for, which forgets to be cancelled once there is a reply (Python 3.11)
                 async with asyncio.timeout(timeout_s):
-                    reply = await child.ask(request)
+                    reply = await child.call("plan", problem, seed, self._iterations)
             except TimeoutError:
-                child.end(f"had no plan within {timeout_s:g} s and was killed")
-                raise DeviceError(f"planner: {child.epitaph}") from None
-        return reply.plan, reply.solve_ms
+                child.kill()
+                text = f"planner: process {child.pid} had no plan within {timeout_s:g} s"
+                raise DeviceError(f"{text} and was killed") from None
+            except ChildDied as died:
+                raise DeviceError("planner: closed" if self._closed else str(died)) from None
+        return cast(tuple[Plan, float], reply)
 
     async def close(self) -> None:
-        """End the child at once; a plan that is under way raises DeviceError."""
+        """End the child; a plan that is under way raises DeviceError."""
         self._closed = True
         if self._child:
-            self._child.end("closed")
+            await self._child.end()
 
-    def _live_child(self) -> _Child:
+    def _live_child(self) -> Child:
         if self._closed:
             raise DeviceError("planner: closed")
         if self._child is None or not self._child.alive:
             if self._child is not None:
-                log.warning("planner: %s; starting another", self._child.epitaph)
-            self._child = _Child(self._solver_name)
+                log.warning("%s; starting another", self._child.epitaph)
+            self._child = Child(self._command, "planner", self._launch)
         return self._child
-
-
-class _Child:
-    """One planner process, alive until `end` or its own death, and its end of the pipe."""
-
-    def __init__(self, solver_name: str) -> None:
-        self.alive = True
-        self.answered = False  # anything yet
-        self.epitaph = ""  # how it ended
-        self._loop = asyncio.get_running_loop()
-        self._waiting: dict[int, asyncio.Future[Reply]] = {}
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = _start(solver_name, theirs)
-        self._pipe = LoopPipe(self._loop, ours, self._take, lambda: self.end("died"))
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def ask(self, request: Request) -> asyncio.Future[Reply]:
-        """Send a request; the future gets its reply, or DeviceError."""
-        answer: asyncio.Future[Reply] = self._loop.create_future()
-        self._waiting[request.id] = answer
-        self._pipe.send(request)
-        return answer
-
-    def end(self, epitaph: str) -> None:
-        """Kill the process (it has no state to lose) and fail what waits for it."""
-        if not self.alive:
-            return
-        self.alive = False
-        self._pipe.close()
-        self._process.kill()
-        self.epitaph = f"process {self.pid} {epitaph} (exit code {self._process.wait()})"
-        for answer in self._waiting.values():
-            if not answer.done():
-                answer.set_exception(DeviceError(f"planner: {self.epitaph}"))
-        self._waiting.clear()
-
-    def _take(self, reply: Reply | Failure) -> None:
-        self.answered = True
-        answer = self._waiting.pop(reply.id)
-        if answer.done():  # whoever asked was cancelled
-            return
-        if isinstance(reply, Failure):
-            answer.set_exception(DeviceError(f"planner: {reply.text}"))
-        else:
-            answer.set_result(reply)
-
-
-def _start(solver_name: str, pipe: socket.socket) -> subprocess.Popen[bytes]:
-    """Start a process of its own kind: a fork would take the server's threads and sockets along."""
-    command = [sys.executable, "-m", "server.planner_process"]
-    command += [str(pipe.fileno()), solver_name, str(os.getpid())]
-    return subprocess.Popen(
-        command, cwd=REPOSITORY, pass_fds=[pipe.fileno()], stdin=subprocess.DEVNULL
-    )

@@ -17,8 +17,8 @@ from experiment import virtual_time
 from jellyfish.errors import ConfigError, DeviceError
 from jellyfish.scheduling import paper
 from jellyfish.scheduling.problem import Problem
-from server.planner import InlinePlanner, ProcessPlanner, _Child
-from server.planner_messages import Reply
+from server.child import Child
+from server.planner import InlinePlanner, ProcessPlanner
 from tests.unit.scheduling_cases import problem, reference_cases
 
 SMALL = problem((20.0, 100.0, 100_000.0))
@@ -79,7 +79,7 @@ async def test_a_dead_process_is_replaced_with_a_line_in_the_log(
         plan, _ = await planner.plan(SMALL, 1)
     assert plan == paper.solve(SMALL, 1)
     assert planner.pid not in {None, first}
-    assert f"process {first} died (exit code -9); starting another" in caplog.text
+    assert f"process {first} ended (SIGKILL); starting another" in caplog.text
 
 
 async def test_a_process_that_dies_while_solving_fails_that_plan_alone() -> None:
@@ -88,7 +88,7 @@ async def test_a_process_that_dies_while_solving_fails_that_plan_alone() -> None
     while planner.pid is None:
         await asyncio.sleep(0)
     os.kill(planner.pid, signal.SIGKILL)
-    with pytest.raises(DeviceError, match="died"):
+    with pytest.raises(DeviceError, match="ended"):
         await solving
     await planner.close()
 
@@ -103,8 +103,8 @@ async def test_a_stuck_solve_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DeviceError, match=r"no plan within 0.3 s and was killed"):
         await solving
     assert planner.pid is None
-    assert not exists(pid)
     await planner.close()
+    assert not exists(pid)
 
 
 async def test_closing_ends_the_process_and_whatever_it_solves() -> None:
@@ -133,13 +133,13 @@ async def test_who_is_cancelled_as_the_plan_arrives_is_cancelled(
     planner: ProcessPlanner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that stops at that moment would otherwise wait for its planning for ever."""
-    take = _Child._take
+    take = Child._on_reply
 
-    def take_and_cancel(child: _Child, reply: Reply) -> None:
-        take(child, reply)
+    def take_and_cancel(child: Child, message: tuple[int, object]) -> None:
+        take(child, message)
         asking.cancel()
 
-    monkeypatch.setattr(_Child, "_take", take_and_cancel)
+    monkeypatch.setattr(Child, "_on_reply", take_and_cancel)
     asking = asyncio.create_task(planner.plan(SMALL, 1))
     with pytest.raises(asyncio.CancelledError):
         await asking
