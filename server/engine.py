@@ -93,6 +93,7 @@ class Engine:
             planner,
             rng,
             self._settings,
+            stalls=self._stalls,
             clients=self._clients,
             gpus=self._gpus,
             adopt=self._adopt,

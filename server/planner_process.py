@@ -18,12 +18,18 @@ from jellyfish.scheduling.solvers import Solver, solver, warm
 from server.linux import die_with_parent
 from server.pipe import BlockingPipe
 
+HELLO = -1  # no call's number
+
 
 def serve(pipe: BlockingPipe, solve: Solver) -> None:
-    """Answer (number, "plan", arguments) with (number, (plan, ms)) until the other end closes."""
+    """Answer (number, "plan", arguments) with (number, (plan, ms)) until the other end closes.
+
+    The first message, unasked, and the answer to "ready" tell that it can plan.
+    """
+    pipe.send((HELLO, None))
     for message in pipe.messages():
-        number, _, arguments = pickle.loads(message)
-        pipe.send((number, _answer(solve, *arguments)))
+        number, method, arguments = pickle.loads(message)
+        pipe.send((number, _answer(solve, *arguments) if method == "plan" else None))
 
 
 def _answer(solve: Solver, *arguments: Any) -> Any:

@@ -19,6 +19,7 @@ class EngineConfig:
 
     Args:
         plan_interval_s: a new plan at least this often while there are clients.
+        plan_timeout_s: a scheduler that takes longer for a plan is started anew.
         cached_dnns: how many DNNs a worker keeps on its device.
         wire_ms: latency of the wire, one way, as the scheduler reckons with it.
         max_clients: more are turned away.
@@ -29,6 +30,7 @@ class EngineConfig:
     """
 
     plan_interval_s: float = 0.5
+    plan_timeout_s: float = 1.0
     cached_dnns: int = 5
     wire_ms: float = 0.5
     max_clients: int = 256

@@ -204,6 +204,26 @@ def check(problem: Problem, plan: Plan) -> Plan:
     Raises:
         InfeasiblePlan: the plan breaks a rule; the text names the first.
     """
+    for gpu, clients in enumerate(_members(problem, plan)):
+        gpu_plan = plan.gpus[gpu]
+        if gpu_plan is not None:
+            _check_budgets(problem, gpu, gpu_plan, clients)
+            _check_rate(problem, gpu, gpu_plan, clients)
+    return Plan(plan.gpus, plan.clients, *_worth(problem, plan))
+
+
+def check_form(problem: Problem, plan: Plan) -> Plan:
+    """Return `plan` if it can be followed, whether or not it keeps deadlines and rates.
+
+    Raises:
+        InfeasiblePlan: it names what is not there; the text says what.
+    """
+    _members(problem, plan)
+    return plan
+
+
+def _members(problem: Problem, plan: Plan) -> list[list[int]]:
+    """Return the clients of each GPU."""
     if (len(plan.gpus), len(plan.clients)) != (problem.gpus, problem.clients):
         raise InfeasiblePlan(
             f"a plan for {len(plan.gpus)} GPUs and {len(plan.clients)} clients; "
@@ -217,12 +237,7 @@ def check(problem: Problem, plan: Plan) -> Plan:
         if mapped is not None:
             _check_mapped(plan, client, mapped)
             members[mapped].append(client)
-    for gpu, clients in enumerate(members):
-        gpu_plan = plan.gpus[gpu]
-        if gpu_plan is not None:
-            _check_budgets(problem, gpu, gpu_plan, clients)
-            _check_rate(problem, gpu, gpu_plan, clients)
-    return Plan(plan.gpus, plan.clients, *_worth(problem, plan))
+    return members
 
 
 def _check_range(profile: Profile, gpu: int, gpu_plan: GpuPlan) -> None:
@@ -242,7 +257,7 @@ def _check_mapped(plan: Plan, client: int, gpu: int) -> None:
 def _check_budgets(problem: Problem, gpu: int, gpu_plan: GpuPlan, clients: Sequence[int]) -> None:
     budgets = problem.budget_ms[clients, gpu_plan.dnn]
     cost = BATCHES_IN_BUDGET * problem.profile.latency_ms[gpu_plan.dnn, gpu_plan.batch - 1]
-    for i in np.flatnonzero(budgets < cost):
+    for i in np.flatnonzero(budgets < cost).tolist():
         raise InfeasiblePlan(
             f"client {clients[i]}: budget {budgets[i]:.3f} ms on GPU {gpu}, "
             f"two batches take {cost:.3f} ms"

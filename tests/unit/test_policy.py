@@ -3,7 +3,6 @@
 from dataclasses import fields
 from itertools import pairwise
 
-import numpy as np
 import pytest
 
 from jellyfish.backoff import BACKOFFS

@@ -12,7 +12,6 @@ from jellyfish.scheduling import jellyfish, quick
 from jellyfish.scheduling.problem import Problem, check
 from tests.unit.scheduling_cases import problem, reference_cases
 
-
 CASES = list(reference_cases())
 
 
