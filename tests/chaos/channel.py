@@ -185,6 +185,8 @@ async def _unary(call: Call, request: bytes, timeout_s: float | None) -> Any:
             if response is EOF:
                 raise call.error()
             return response
+    except asyncio.InvalidStateError:
+        raise call.error() from None
     except TimeoutError:
         call.finish(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
         raise call.error() from None
@@ -296,9 +298,7 @@ class Call:
     def send_up(self, data: bytes) -> None:
         connection = self.connection
         if connection is not None and connection.alive:
-            connection.link.up.send(
-                len(data) + HEADER, lambda: self.requests.put(data), connection
-            )
+            connection.link.up.send(len(data) + HEADER, lambda: self.requests.put(data), connection)
 
     async def done_writing(self) -> None:
         connection = self.connection
@@ -409,9 +409,7 @@ class Call:
     def send_down(self, data: bytes) -> None:
         connection = self.connection
         if connection is not None and connection.alive:
-            connection.link.down.send(
-                len(data) + HEADER, lambda: self.inbox.put(data), connection
-            )
+            connection.link.down.send(len(data) + HEADER, lambda: self.inbox.put(data), connection)
 
 
 class Context:
@@ -484,4 +482,3 @@ class Context:
             now_s = self._call._channel._network.loop.time()
             said = getattr(message, kind)
             self.written.append((kind, said.id, now_s, said))
-

@@ -219,7 +219,7 @@ class SimWorker(SimProcess):
         if not self.opened:
             return "starting"
         if self.loading or self.evicting:
-            return "swapping" if self.slot.batches else "loading"
+            return "swapping" if self.loaded else "loading"
         return "running" if self.running else "idle"
 
     def take(self, message: Any) -> None:
@@ -285,9 +285,7 @@ class SimWorker(SimProcess):
         decoding_s = sum(SCAN_S * (scans(frame.image) - 1) for frame in frames)
         return self.host.model.duration_ms(dnn, size, self._seed, self._n) / 1000 + decoding_s
 
-    def _ran(
-        self, number: int, dnn: int, frames: tuple[WorkerFrame, ...], spent_s: float
-    ) -> None:
+    def _ran(self, number: int, dnn: int, frames: tuple[WorkerFrame, ...], spent_s: float) -> None:
         self.running = False
         self.answer(number, self._result(dnn, frames, spent_s * 1000))
         if self.slot.mood("answers twice"):

@@ -95,7 +95,9 @@ class EngineSpy:
         for g, gpu in enumerate(plan.gpus):
             if gpu is None:
                 continue
-            if not (0 <= gpu.dnn < self._profile.dnns and 1 <= gpu.batch <= self._profile.max_batch):
+            if not (
+                0 <= gpu.dnn < self._profile.dnns and 1 <= gpu.batch <= self._profile.max_batch
+            ):
                 return f"GPU {g} runs {gpu}"
             fps = sum(c.fps for c, at in zip(clients, plan.clients, strict=True) if at == g)
             if fps >= self._profile.throughput[gpu.dnn, gpu.batch - 1]:

@@ -49,7 +49,7 @@ async def _provoke(world: World, struck: Struck) -> asyncio.Task[None] | None:
     provoked = None
     if fault.state == "draining":
         provoked = world.loop.create_task(restart(world, stop=True), name="restart")
-        await asyncio.sleep(world.rng.uniform(0.001, 0.1))
+        await asyncio.sleep(world.rng.uniform(0.0, 0.03))
     elif fault.state in ("starting", "loading", "swapping"):
         if fault.target.startswith("gpu:"):
             for slot in slots(world, fault.target):
@@ -174,7 +174,9 @@ async def _planner_hangs(world: World, struck: Struck) -> None:
 def links(world: World, target: str) -> list[Link]:
     number = target.partition(":")[2]
     names = [f"client-{i}" for i in range(len(world.scenario.clients))]
-    return [world.network.links[n] for n in (names if number == EVERYWHERE else [names[int(number)]])]
+    return [
+        world.network.links[n] for n in (names if number == EVERYWHERE else [names[int(number)]])
+    ]
 
 
 async def _share(world: World, struck: Struck, share: float, ways: tuple[str, ...]) -> None:

@@ -18,6 +18,7 @@ from client.session import Session, SessionConfig
 from client.source import SourceFrame
 from experiment.virtual_time import VirtualTimeLoop
 from jellyfish.charges import derived_seed
+from jellyfish.errors import JellyfishError
 from jellyfish.files.zoo import read_zoo
 from jellyfish.policy import policy
 from jellyfish.profile import Profile
@@ -42,6 +43,7 @@ COSTS = (1.0, 1.3, 1.9, 2.7)  # of the DNNs at batch 1, in those of the smallest
 MAX_BATCH = 6
 CLIP_FRAMES = 5
 DRAIN_S, FLUSH_S, STREAMS_S = 1.5, 0.5, 0.5  # as server.process ends
+KEEPER_S = 1.0  # until a server that could not start is started again
 RESTART_S = 0.3  # between the end of a server and the start of the next
 DELAY_S = 0.002  # of every link, one way
 START_TIMEOUT_S = 4.0  # for a simulated worker that takes half a second
@@ -159,21 +161,25 @@ class World:
         return self.servings[-1]
 
     async def start_server(self) -> None:
-        """Start a server and wait until it serves, or has failed to start."""
-        serving = self._new_server()
+        """Start a server; one that cannot start is started again, as its keeper would."""
+        while not await self._started(self._new_server()):
+            await asyncio.sleep(KEEPER_S)
+
+    async def _started(self, serving: Serving) -> bool:
         self.servings.append(serving)
+        working = [
+            slot for slot in self.host.slots.values() if not slot.moods and slot.name != "planner"
+        ]
         try:
             await serving.engine.start()
-        except Exception as error:  # a server that does not start is started again by its keeper
+        except JellyfishError as error:
             serving.ended_s = self.loop.time()
-            serving.health.append((self.loop.time(), False))
-            if not serving.killed:
-                self.problems.append(f"the server did not start: {error!r}")
-            return
-        if serving.killed:
-            return
+            if working:
+                self.problems.append(f"no start in spite of {working[0].name}: {error!r}")
+            return False
         serving.ready_s = self.loop.time()
         self.network.server = serving.listener
+        return True
 
     def _new_server(self) -> Serving:
         number = len(self.servings)
