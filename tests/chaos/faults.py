@@ -1,6 +1,6 @@
-"""Scenarios as data: clients, GPUs, load, and faults; drawn by a seed, read from and written as JSON.
+"""Scenarios as data: clients, GPUs, load and faults; drawn by a seed, written to JSON and read.
 
-A fault is {time_s, target, kind, state, for_s, value}. It strikes at its time, or, where it names a
+A fault is {time_s, target, kind, state, for_s, value}. It strikes at its time or, where it names a
 state, once its target is in that state; how is in tests.chaos.strikes.
 """
 
@@ -15,6 +15,7 @@ STATES = ("starting", "loading", "running", "swapping", "draining")
 LENGTH_S = 30.0
 FIRST_S, LAST_S = 2.5, 16.0  # when faults strike
 HEALED_S = 19.0  # by then all are over
+HOSTILE_SHARE = 0.1  # of the seeds, with clients that are hostile and nothing else: for isolation
 ODD_PLANS = (
     "a client short",
     "a GPU short",
@@ -150,7 +151,10 @@ def draw(seed: int, kinds: Sequence[str] = ()) -> Scenario:
     # A GPU does 1000 / latency frames/s one by one, and about twice as many in batches.
     latency_ms = min(60.0, max(4.0, 1600.0 * load * gpus / total_fps))
     clients = tuple(_client(rng, total_fps / count, latency_ms) for _ in range(count))
-    faults = tuple(_faults(rng, gpus, count, kinds or tuple(KINDS)))
+    if not kinds:
+        hostile = [name for name, kind in KINDS.items() if kind.target == "client"]
+        kinds = hostile if rng.random() < HOSTILE_SHARE else list(KINDS)
+    faults = tuple(_faults(rng, gpus, count, kinds))
     return Scenario(seed, gpus, round(latency_ms, 2), clients, faults)
 
 

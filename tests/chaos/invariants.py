@@ -12,7 +12,7 @@ from jellyfish.records import FrameRow, Outcome
 from tests.chaos.channel import Call
 from tests.chaos.world import Serving, World
 
-TIMEOUT_S = 1.2  # what a hang may cost the frames that it hits
+GRAIN_S = 0.3  # a worker's death is seen so much later at most
 RECOVERED_S = 2.0 + 2.0 + 0.8  # after healing: 2 s, a probe interval, a worker's start
 WINDOW_S = 5.0
 MARGIN = 0.02  # of the share of frames in time
@@ -87,9 +87,11 @@ def promptly(world: World) -> list[str]:
     """An answer comes within the SLO and one time-out, the server's own stalls left out."""
     found = []
     stalled_s = sum(end - begin for begin, end in world.stalls)
+    settings = world.serving.engine.settings
+    timeout_s = settings.run_timeout_s(world.profile.dnns - 1, world.profile.max_batch) + GRAIN_S
     for serving in world.servings:
         for seen in serving.spy.seen:
-            limit_s = seen.slo_ms / 1000 + TIMEOUT_S + stalled_s
+            limit_s = seen.slo_ms / 1000 + timeout_s + stalled_s
             took = [
                 told[0] - asked[0]
                 for frame in seen.asked

@@ -173,10 +173,8 @@ async def _planner_hangs(world: World, struck: Struck) -> None:
 
 def links(world: World, target: str) -> list[Link]:
     number = target.partition(":")[2]
-    names = [f"client-{i}" for i in range(len(world.scenario.clients))]
-    return [
-        world.network.links[n] for n in (names if number == EVERYWHERE else [names[int(number)]])
-    ]
+    numbers = range(len(world.scenario.clients)) if number == EVERYWHERE else [int(number)]
+    return [world.network.links[f"client-{n}"] for n in numbers]
 
 
 async def _share(world: World, struck: Struck, share: float, ways: tuple[str, ...]) -> None:

@@ -81,7 +81,8 @@ class Table:
                 "-" if (kind, state) in IMPOSSIBLE else str(self.hits[kind, state])
                 for state in STATES
             )
-            yield f"| {kind} | {self.of_kind[kind]} | {self.bad_of_kind[kind]} | {recovery} | {hits} |"
+            seeds = f"{self.of_kind[kind]} | {self.bad_of_kind[kind]}"
+            yield f"| {kind} | {seeds} | {recovery} | {hits} |"
         yield f"{self.seeds} seeds, {self.virtual_s / 3600:.1f} virtual hours, " + (
             f"{len(self.failing)} seeds with violations: {dict(self.violated)}"
         )

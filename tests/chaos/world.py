@@ -32,7 +32,7 @@ from server.settings import EngineConfig
 from server.worker_process import ProcessWorker
 from tests.chaos.channel import Network, Server
 from tests.chaos.children import Host
-from tests.chaos.faults import Fault, Scenario
+from tests.chaos.faults import EVERYWHERE, Fault, Scenario
 from tests.chaos.images import jpeg
 from tests.chaos.link import Link
 from tests.chaos.spies import EngineSpy
@@ -157,6 +157,14 @@ class World:
     # --- the server
 
     @property
+    def untouched(self) -> list[str]:
+        """The workers that no fault has to do with."""
+        touched = {fault.target for fault in self.scenario.faults}
+        every = {f"gpu:{EVERYWHERE}", "planner"} & touched
+        numbers = range(0 if every else self.scenario.gpus)
+        return [f"worker-{n}" for n in numbers if f"gpu:{n}" not in touched]
+
+    @property
     def serving(self) -> Serving:
         return self.servings[-1]
 
@@ -167,15 +175,12 @@ class World:
 
     async def _started(self, serving: Serving) -> bool:
         self.servings.append(serving)
-        working = [
-            slot for slot in self.host.slots.values() if not slot.moods and slot.name != "planner"
-        ]
         try:
             await serving.engine.start()
         except JellyfishError as error:
             serving.ended_s = self.loop.time()
-            if working:
-                self.problems.append(f"no start in spite of {working[0].name}: {error!r}")
+            if self.untouched:
+                self.problems.append(f"no start in spite of {self.untouched[0]}: {error!r}")
             return False
         serving.ready_s = self.loop.time()
         self.network.server = serving.listener
