@@ -16,6 +16,7 @@ import grpc
 from client.transport import Received
 from jellyfish.errors import JellyfishError, RejectedError, RunError
 from jellyfish.messages import Frame, Registration
+from jellyfish.protocol import VERSIONS
 from jellyfish.protocol import jellyfish_pb2 as pb
 from jellyfish.protocol.convert import event_from_wire, frame_to_wire, registration_from_wire
 from jellyfish.protocol.jellyfish_pb2_grpc import JellyfishStub
@@ -82,7 +83,7 @@ class GrpcTransport:
     async def register(self, name: str, fps: float, slo_ms: float) -> Registration:
         """Join and open the stream; see `Transport.register`."""
         stub = self._stub()
-        request = pb.RegisterRequest(name=name, fps=fps, slo_ms=slo_ms)
+        request = pb.RegisterRequest(name=name, fps=fps, slo_ms=slo_ms, version=VERSIONS[-1])
         call = stub.Register(request, timeout=_PATIENCE_S, metadata=self._metadata())
         registration = registration_from_wire(await self._understood(call))
         self._token = registration.token

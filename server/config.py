@@ -33,7 +33,8 @@ KEYS = """\
   max_clients      more are turned away (256)
   tls_cert         PEM file of the server's certificates; null: no TLS (null)
   tls_key          PEM file of its key (null)
-  secret_file      file whose text clients must send as bearer token; null: none (null)
+  secret_file      file whose text calls must carry as bearer token; null: none (null)
+  reflection       whether gRPC's reflection service tells what there is to call (false)
 """
 _PATHS = ("zoo", "profile", "out_dir", "tls_cert", "tls_key", "secret_file")
 _POSITIVE = ("plan_interval_s", "cached_dnns", "max_clients")
@@ -61,6 +62,7 @@ class ServerJob:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     secret_file: Path | None = None
+    reflection: bool = False
 
     @property
     def engine(self) -> EngineConfig:
@@ -185,6 +187,8 @@ def _check(path: Path, value: dict[str, Any]) -> None:
             raise wrong(key, "a whole number, 0 or more" if key in _WHOLE else "a number")
         if number == 0 and key in _POSITIVE:
             raise wrong(key, "more than 0")
+    if not isinstance(value.get("reflection", False), bool):
+        raise wrong("reflection", "true or false")
     if value.get("port", 0) > 65535:
         raise wrong("port", "at most 65535")
     if not isinstance(value["model"], dict):

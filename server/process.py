@@ -21,6 +21,7 @@ from jellyfish.protocol.jellyfish_pb2_grpc import add_JellyfishServicer_to_serve
 from server.config import ServerJob
 from server.engine import Engine
 from server.planner import ProcessPlanner
+from server.security import BoundedHealth, SecretInterceptor
 from server.service import Service
 from server.worker_process import ProcessWorker
 
@@ -46,7 +47,7 @@ class ServerProcess:
 
     def __init__(self, job: ServerJob) -> None:
         self._job = job
-        self._health: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]  # in stubs
+        self._health = BoundedHealth()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -58,14 +59,15 @@ class ServerProcess:
             RunError: the port is busy.
         """
         (self._job.out_dir / READY).unlink(missing_ok=True)
-        server = grpc.aio.server(options=OPTIONS)
+        server = grpc.aio.server(interceptors=self._interceptors(), options=OPTIONS)
         port = self._listen(server)
         engine = self._engine()
-        service = Service(engine, self._job.secret())
+        service = Service(engine)
         add_JellyfishServicer_to_server(service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = (NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        if self._job.reflection:
+            names = (NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, server)
         try:
             if await _unless(stop, engine.start()):
                 await server.start()
@@ -74,6 +76,10 @@ class ServerProcess:
                 await stop.wait()
         finally:
             await self._end(server, service, engine)
+
+    def _interceptors(self) -> list[SecretInterceptor]:
+        secret = self._job.secret()
+        return [] if secret is None else [SecretInterceptor(secret)]
 
     def _listen(self, server: grpc.aio.Server) -> int:
         job = self._job

@@ -166,7 +166,8 @@ def gone(pid: int) -> bool:
 
 
 async def test_serves_and_ends_in_order(model: Path, image: bytes, tmp_path: Path) -> None:
-    async with serving(job_of(model, tmp_path)) as server, server.channel() as channel:
+    job = job_of(model, tmp_path, reflection=True)
+    async with serving(job) as server, server.channel() as channel:
         serving_now = health_pb2.HealthCheckResponse.SERVING
         assert await health(channel, "") == serving_now
         assert await health(channel, NAME) == serving_now
@@ -331,6 +332,7 @@ def _self_signed(folder: Path) -> Path:
         ({"cached_dnns": 1.5}, "cached_dnns is 1.5"),
         ({"tls_cert": "/nowhere/cert.pem"}, "tls_key"),
         ({"secret_file": "/nowhere/secret"}, "/nowhere/secret cannot be read"),
+        ({"reflection": "yes"}, "reflection is 'yes'"),
     ],
 )
 def test_a_bad_job_gives_one_line_and_exit_code_1(
