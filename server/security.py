@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import hmac
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import grpc
 from grpc_health.v1 import health
+
+from jellyfish.errors import ConfigError
+from jellyfish.files.credentials import read_ca, read_chain
+
+log = logging.getLogger(__name__)
 
 OPEN = "/grpc.health.v1.Health/"  # answers anybody: whoever probes a server holds no secret
 WATCHES = 4  # Health.Watch streams a connection
@@ -44,6 +51,65 @@ class SecretInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  
 
 async def _refuse(_requests: Any, context: Context) -> None:
     await context.abort(grpc.StatusCode.UNAUTHENTICATED, "wrong or no bearer secret")
+
+
+class Certificates:
+    """The server's certificates, which are read again when their files change.
+
+    Connections keep what they began with. Files that cannot be used change nothing.
+
+    Args:
+        cert: PEM file of the server's certificate, and of those between it and its CA.
+        key: PEM file of its key.
+        client_ca: PEM file of the CAs of clients, who must then show a certificate; None: no CA.
+    """
+
+    def __init__(self, cert: Path, key: Path, client_ca: Path | None) -> None:
+        self._cert, self._key, self._client_ca = cert, key, client_ca
+        self._seen = self._stamp()
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Return what gRPC serves with.
+
+        Raises:
+            ConfigError: a file cannot be used.
+        """
+        asked = self._client_ca is not None
+        changed: Any = self._changed  # None, for no change, is missing in the stubs
+        return grpc.dynamic_ssl_server_credentials(self._read(), changed, asked)
+
+    def _changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """Return what the next connection is to be met with, if that is new.
+
+        gRPC asks before each handshake, on a thread of its own.
+        """
+        stamp = self._stamp()  # before reading: what is written meanwhile is read the next time
+        if stamp == self._seen:
+            return None
+        self._seen = stamp
+        try:
+            found = self._read()
+        except ConfigError as error:
+            log.error("the certificates stay as they were: %s", error)
+            return None
+        log.info("new certificates from %s", self._cert)
+        return found
+
+    def _read(self) -> grpc.ServerCertificateConfiguration:
+        ca = None if self._client_ca is None else read_ca(self._client_ca, "tls_client_ca")
+        return grpc.ssl_server_certificate_configuration([read_chain(self._cert, self._key)], ca)
+
+    def _stamp(self) -> tuple[object, ...]:
+        return tuple(map(_version, filter(None, (self._cert, self._key, self._client_ca))))
+
+
+def _version(path: Path) -> tuple[int, int, int] | None:
+    """Return what tells a file from what it was before; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 class BoundedHealth(health.aio.HealthServicer):  # type: ignore[misc,name-defined]  # untyped

@@ -1,4 +1,4 @@
-"""The server of a job in this very process, its device emulated: quick to start, real otherwise."""
+"""A server's process of a job in this very one, but for its worker and planner: quick to start."""
 
 from __future__ import annotations
 
@@ -6,44 +6,43 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from jellyfish.files.atomic import read_json, write_json
-from jellyfish.files.clip_detections import write_clip_detections
-from jellyfish.files.profiles import write_profile
+from jellyfish.policy import policy
 from server.config import read_job
+from server.engine import Engine
+from server.planner import InlinePlanner
 from server.process import READY, ServerProcess
-from tests.simulated import INPUT_PX, ROOT, clip, emulation, profile
+from tests.engine_world import LoopWorker, profile
 
 
-def emulated_job(out: Path, **changes: Any) -> Path:
-    """Write the job of a server with one emulated worker and all that it needs; return its path."""
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "emulation.json", emulation())
-    write_profile(out / "profile.json", profile())
-    found = {px: out / f"{px}.npz" for px in INPUT_PX}
-    for px, detections in clip().items():
-        write_clip_detections(found[px], detections)
-    job = {
-        "zoo": str(ROOT / "config/zoo/yolov3-tiny.yaml"),
-        "profile": str(out / "profile.json"),
-        "model": {
-            "emulation": str(out / "emulation.json"),
-            "detections": {"clip": {str(px): str(path) for px, path in found.items()}},
-        },
-        "devices": [{"kind": "emulated"}],
-        "out_dir": str(out),
-        **changes,
-    }
-    write_json(out / "server.job.json", job)
-    return out / "server.job.json"
+class QuickServer(ServerProcess):
+    """Listens as its job says; worker and planner live in the event loop."""
+
+    def _engine(self) -> Engine:
+        worker, planner = LoopWorker(profile(), load_s=0), InlinePlanner("paper", iterations=60)
+        return Engine(
+            worker.profile,
+            [worker],
+            planner,
+            policy("jellyfish"),
+            Random(1),
+            self._job.engine,
+            self._health_changed,
+        )
 
 
 @asynccontextmanager
 async def served(out: Path, **changes: Any) -> AsyncIterator[int]:
-    """Serve as a job with these changes says; yield the port."""
+    """Serve as a job with these keys says; yield the port."""
+    out.mkdir(parents=True, exist_ok=True)
+    job = {"zoo": "", "profile": "", "model": {}, "devices": [{}], "out_dir": str(out), **changes}
+    write_json(out / "server.job.json", job)
     stop = asyncio.Event()
-    serving = asyncio.create_task(ServerProcess(read_job(emulated_job(out, **changes))).run(stop))
+    server = QuickServer(read_job(out / "server.job.json"))
+    serving = asyncio.create_task(server.run(stop))
     try:
         async with asyncio.timeout(60):
             while not (out / READY).exists() and not serving.done():
