@@ -12,7 +12,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # read on import; what matters
 
 import grpc
 
-from client.security import Security
+from client.security import Security, host_of
 from client.transport import Received
 from jellyfish.errors import ConfigError, JellyfishError, RejectedError, RunError
 from jellyfish.messages import Frame, Registration
@@ -119,8 +119,8 @@ class GrpcTransport:
             raise RunError(str(error)) from error
         if credentials is None:
             return grpc.aio.insecure_channel(self._target, options=options)
-        if self._security.host is not None:
-            options.append(("grpc.ssl_target_name_override", self._security.host))
+        host = host_of(self._server)  # the certificate's, also where a relay hides the server
+        options.append(("grpc.ssl_target_name_override", host))
         return grpc.aio.secure_channel(self._target, credentials, options=options)
 
     def _stub(self) -> Any:

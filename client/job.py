@@ -7,7 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from client.security import Security
+from client.security import Security, host_of
 from client.session import SILENCE_S, SessionConfig
 from jellyfish.errors import ConfigError
 from jellyfish.files.atomic import read_json
@@ -115,13 +115,7 @@ class Job:
             ConfigError: a file cannot be used.
         """
         secret = None if self.secret_file is None else read_secret(self.secret_file, "secret_file")
-        found = Security(
-            ca=self.tls_ca,
-            cert=self.tls_cert,
-            key=self.tls_key,
-            host=_host(self.server) if self.tls_ca else None,
-            secret=secret,
-        )
+        found = Security(ca=self.tls_ca, cert=self.tls_cert, key=self.tls_key, secret=secret)
         found.credentials()  # what is wrong with its files is told now, not on connecting
         return found
 
@@ -185,16 +179,11 @@ def _check_security(path: Path, value: dict[str, Any]) -> None:
         raise ConfigError(f"{path}: tls_cert and tls_key go together; one is missing")
     if cert and not tls:
         raise ConfigError(f"{path}: tls_cert needs tls_ca")
-    if secret and not tls and not is_loopback(_host(value["server"])):
+    if secret and not tls and not is_loopback(host_of(value["server"])):
         raise ConfigError(
             f"{path}: secret_file: the server at {value['server']} is not on loopback, and without "
             "TLS whoever listens to the network reads the secret; give tls_ca"
         )
-
-
-def _host(server: str) -> str:
-    """Return the host in HOST:PORT."""
-    return server.rpartition(":")[0].strip("[]")
 
 
 def _are_ports(value: Any) -> bool:

@@ -18,14 +18,12 @@ class Security:
         ca: PEM file of certificates that the server's must descend from; None for no TLS.
         cert: PEM file of the client's certificate, where the server asks for one.
         key: PEM file of its key.
-        host: the name in the server's certificate, where a relay hides it.
         secret: sent as bearer token with each call; None for none.
     """
 
     ca: Path | None = None
     cert: Path | None = None
     key: Path | None = None
-    host: str | None = None
     secret: str | None = None
 
     def credentials(self) -> grpc.ChannelCredentials | None:
@@ -38,3 +36,8 @@ class Security:
             return None
         key, chain = read_chain(self.cert, self.key) if self.cert and self.key else (None, None)
         return grpc.ssl_channel_credentials(read_ca(self.ca, "tls_ca"), key, chain)
+
+
+def host_of(server: str) -> str:
+    """Return the host in HOST:PORT."""
+    return server.rpartition(":")[0].strip("[]")
