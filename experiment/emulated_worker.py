@@ -67,6 +67,11 @@ class EmulatedWorker:
             await self._spend(self._load_ms)
             self._loaded.add(dnn)
 
+    async def ping(self) -> None:
+        """Answer."""
+        if not self._alive:
+            raise WorkerDied("the emulated worker is not alive")
+
     async def evict(self, dnn: int) -> None:
         """Free `dnn`."""
         if not self._alive:

@@ -1,17 +1,23 @@
 """An asyncio event loop whose clock jumps to the next timer: hours of serving in seconds.
 
 The engine and the client session run on it unchanged. Nothing outside the loop can wake it, so
-a loop with nothing to do and nothing scheduled is a deadlock and says so instead of hanging.
+a loop with nothing to do and nothing scheduled is a deadlock and says so instead of hanging; one
+that has ever more to do at one and the same instant says so, too.
+
+Simulations of faults use three more things that it has: time that passes while code runs (`stall`),
+a seeded order of what is due at the same instant, and sockets that are not the operating system's.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
+from functools import partial
 from heapq import heapify, heappop, heappush
-from typing import Any, NoReturn, TypeVar
+from random import Random
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from jellyfish.errors import JellyfishError
 
@@ -19,10 +25,32 @@ T = TypeVar("T")
 
 INSTANT_S = 1e-9  # timers that close together are one instant: rounding must not order them
 MANY_IDLE = 100  # cancelled timers, before the heap is rid of them
+FIRST_FD = 1 << 20  # of simulated sockets
+ENDLESS = 100_000  # rounds of callbacks at one instant
 
 
 class DeadlockError(JellyfishError):
     """Every task of a virtual-time loop waits for something that nothing will ever do."""
+
+
+class LivelockError(JellyfishError):
+    """Callbacks call for callbacks without end, and time stands still."""
+
+
+class Watched(Protocol):
+    """A simulated socket: the loop tells it who waits for it."""
+
+    def on_readable(self, callback: Callable[[], object] | None) -> None:
+        """Call `callback` in the loop while there is something to read; None for nobody."""
+
+    def on_writable(self, callback: Callable[[], object] | None) -> None:
+        """Call `callback` in the loop while there is room to write; None for nobody."""
+
+
+class _Task(asyncio.Task[Any]):
+    """A task that knows its number, from 1 on."""
+
+    number: int
 
 
 class _Call(asyncio.TimerHandle):
@@ -57,19 +85,33 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     What asyncio does between two callbacks is much of what a simulation costs, so the loop's inner
     part is its own: no selector is asked, handles are quickly made, and the heap holds tuples,
     which compare fast. Timers for one time fire in the order in which they were set.
+
+    Args:
+        seed: what is due at the same instant then happens in an order drawn by this seed, which
+            is the same in every process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int | None = None) -> None:
         self._now = 0.0
+        self._rng = None if seed is None else Random(seed)
+        self._tasks = 0  # so far
+        self._rounds = 0  # of callbacks at this instant
+        self._sockets: dict[int, Watched] = {}
         self._timers: list[tuple[float, int, _Call]] = []
         self._set = 0  # timers so far
         self._idle_timers = 0  # cancelled, but still in the heap
         self._shared = copy_context()  # of all callbacks that bring none
         super().__init__()
+        if seed is not None:
+            self.set_task_factory(_numbered)  # type: ignore[arg-type]
 
     def time(self) -> float:
         """Return the virtual time in seconds."""
         return self._now
+
+    def stall(self, seconds: float) -> None:
+        """Let time pass as if the running code took so long: what falls due meanwhile is late."""
+        self._now += seconds
 
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
@@ -112,10 +154,31 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
                 self._idle_timers -= 1
             else:
                 ready.append(timer)
+        if self._rng is not None:
+            self._shuffle(ready, self._rng)
         for _ in range(len(ready)):
             handle = ready.popleft()
             if not handle._cancelled:
                 handle._run()
+
+    def _shuffle(self, ready: deque[asyncio.Handle], rng: Random) -> None:
+        """Put what is due into an order that depends on nothing but the seed.
+
+        Task groups cancel their tasks in the order of a set, that is, of addresses: tasks are put
+        in the order of their numbers first, behind all else, which comes in a fixed order.
+
+        Raises:
+            LivelockError: this has gone on for too long at one instant.
+        """
+        self._rounds += 1
+        if self._rounds > ENDLESS:
+            self._rounds = 0  # for what is cancelled now
+            raise LivelockError(f"no end of callbacks at {self._now:.6f} s: {ready[0]!r}")
+        if len(ready) > 1:
+            handles = sorted(ready, key=_task_number)
+            rng.shuffle(handles)
+            ready.clear()
+            ready.extend(handles)
 
     def _jump(self) -> None:
         """Move time to the next timer that was not cancelled.
@@ -134,10 +197,39 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         if not timers:
             raise DeadlockError(f"nothing is scheduled at {self._now:.6f} s; {self._waiting()}")
         self._now = max(self._now, timers[0][0])
+        self._rounds = 0
 
     def _waiting(self) -> str:
         tasks = sorted(asyncio.all_tasks(self), key=lambda task: task.get_name())
         return "these tasks wait: " + "; ".join(_describe(task) for task in tasks)
+
+    def register(self, sock: Watched) -> int:
+        """Return a file descriptor for a simulated socket: no number that the system would give."""
+        fd = FIRST_FD + len(self._sockets)
+        self._sockets[fd] = sock
+        return fd
+
+    def add_reader(  # type: ignore[override]
+        self, fd: int, callback: Callable[..., object], *args: Any
+    ) -> None:
+        """Call `callback` with `args` while simulated socket `fd` can be read; see asyncio."""
+        self._sockets[fd].on_readable(partial(callback, *args))
+
+    def remove_reader(self, fd: int) -> bool:  # type: ignore[override]
+        """Stop that; see asyncio."""
+        self._sockets[fd].on_readable(None)
+        return True
+
+    def add_writer(  # type: ignore[override]
+        self, fd: int, callback: Callable[..., object], *args: Any
+    ) -> None:
+        """Call `callback` with `args` while simulated socket `fd` can be written; see asyncio."""
+        self._sockets[fd].on_writable(partial(callback, *args))
+
+    def remove_writer(self, fd: int) -> bool:  # type: ignore[override]
+        """Stop that; see asyncio."""
+        self._sockets[fd].on_writable(None)
+        return True
 
     def run_in_executor(self, *_: Any) -> NoReturn:  # type: ignore[override]
         """Refuse: a thread would bring the wall clock in.
@@ -154,8 +246,53 @@ def _describe(task: asyncio.Task[Any]) -> str:
     return f"{task.get_name()}{at}"
 
 
-def run(main: Coroutine[Any, Any, T]) -> T:
+def _numbered(loop: VirtualTimeLoop, coro: Coroutine[Any, Any, T], **options: Any) -> _Task:
+    task = _Task(coro, loop=loop, **options)
+    loop._tasks += 1
+    task.number = loop._tasks
+    return task
+
+
+def _task_number(handle: asyncio.Handle) -> int:
+    """Return the number of the task that `handle` is a step of; 0 where it is none's."""
+    owner = getattr(handle._callback, "__self__", None)  # type: ignore[attr-defined]
+    return owner.number if isinstance(owner, _Task) else 0
+
+
+class _CancelledAt(Coroutine[Any, Any, T]):
+    """A coroutine whose task is cancelled while it waits for the n-th time."""
+
+    def __init__(self, coro: Coroutine[Any, Any, T], n: int) -> None:
+        self._coro, self._left = coro, n
+
+    def send(self, value: Any) -> Any:
+        waited_for = self._coro.send(value)
+        self._left -= 1
+        if self._left == 0:
+            task = asyncio.current_task()
+            assert task is not None
+            task.get_loop().call_soon(task.cancel)
+        return waited_for
+
+    def throw(self, *error: Any) -> Any:
+        return self._coro.throw(*error)
+
+    def close(self) -> None:
+        self._coro.close()
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self._coro.__await__()
+
+
+def cancelled_at(coro: Coroutine[Any, Any, T], n: int) -> Coroutine[Any, Any, T]:
+    """Return `coro` such that its task is cancelled when it waits for the `n`-th time, from 1."""
+    return _CancelledAt(coro, n)
+
+
+def run(main: Coroutine[Any, Any, T], seed: int | None = None) -> T:
     """Run `main` in virtual time and return its result; tasks that it leaves are cancelled.
+
+    With `seed`, what is due at one instant happens in an order drawn by it.
 
     Raises:
         DeadlockError: every task waits and no timer is set; the text names the tasks.
@@ -165,6 +302,6 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     async def keep() -> None:  # the runner puts a task's result into words: never a large one
         results.append(await main)
 
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+    with asyncio.Runner(loop_factory=partial(VirtualTimeLoop, seed)) as runner:
         runner.run(keep())
     return results[0]

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     NO_ROWS = "the client left no rows"  # of a failed run: its host was lost, or it was killed
     BAD_IMAGE = "bad image"
     WORKER_DIED = "worker died"
+    KILLS_WORKERS = "workers die of its frames"  # a client that is put out
     STOPPING = "server stopping"
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from jellyfish.bandwidth import ServerBandwidth, clamped, usable
 from jellyfish.messages import Event, Frame
 from jellyfish.records import Outcome, Reason
+from server.suspicion import Suspicion
 
 if TYPE_CHECKING:
     from server.gpu import Gpu
@@ -20,6 +21,7 @@ FIRST_RESPONSE_BYTES = 300.0  # until one was sent
 HEADER_BYTES, DETECTION_BYTES = 90, 22  # of an answer on the wire
 
 Deliver = Callable[[Event], None]
+PutOut = Callable[[str], None]  # told why
 
 
 @dataclass(slots=True)
@@ -76,6 +78,7 @@ class ClientHandle:
     joined_s: float
     weight: float  # of the newest value in running means
     window_s: float = 1.0  # of bandwidth reports
+    put_out: PutOut | None = None  # called when the engine removes it; it has left already
     bandwidth: ServerBandwidth = field(init=False)
     counts: Counts = field(default_factory=Counts)
     device_ms: float = 0.0
@@ -84,6 +87,7 @@ class ClientHandle:
     planned: bool = False
     gone: bool = False
     unanswered: int = 0
+    suspicion: Suspicion = field(default_factory=Suspicion)
     _allowance: Allowance = field(init=False)
 
     def __post_init__(self) -> None:

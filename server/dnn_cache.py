@@ -9,7 +9,8 @@ from contextlib import suppress
 
 from jellyfish.caching import nearest_dnns
 from jellyfish.errors import DeviceError
-from server.worker import Worker, WorkerDied
+from server.worker import WorkerDied
+from server.worker_calls import WorkerCalls
 
 log = logging.getLogger(__name__)
 
@@ -20,25 +21,22 @@ class DnnCache:
     """Keeps the `keep` DNNs that are nearest to the planned one on a worker.
 
     Args:
-        worker: whose device it is.
+        calls: to the worker whose device it is.
         dnns: number of DNNs in the zoo.
         keep: how many stay loaded; while one is swapped in, one more is.
-        timeout_s: a load that takes longer means that the worker is dead.
         loaded_one: called after each load.
     """
 
     def __init__(
         self,
-        worker: Worker,
+        calls: WorkerCalls,
         dnns: int,
         keep: int,
-        timeout_s: float,
         loaded_one: Callable[[], None],
     ) -> None:
-        self._worker = worker
+        self._calls = calls
         self._dnns = dnns
         self._keep = max(1, min(keep, dnns))
-        self._timeout_s = timeout_s
         self._loaded_one = loaded_one
         self._wanted = nearest_dnns(0, dnns, keep)
         self._changed = asyncio.Event()
@@ -76,23 +74,32 @@ class DnnCache:
         self._retry_at.clear()
         self.running = None
 
-    async def load_first(self) -> None:
-        """Load the most urgent DNN.
+    async def load_first(self) -> int:
+        """Load the most urgent DNN that can be loaded, and return it.
 
         Raises:
-            DeviceError: it cannot be loaded.
+            WorkerDied: the worker died.
+            DeviceError: none of those that are wanted can be loaded.
         """
-        await self._load(self._wanted[0])
+        return await self._load_some(1)
 
-    async def load_all(self) -> None:
-        """Load all that is wanted.
+    async def load_all(self) -> int:
+        """Load all that is wanted and can be loaded; return the most urgent one.
 
         Raises:
-            DeviceError: one of them cannot be loaded.
+            WorkerDied: the worker died.
+            DeviceError: none of those that are wanted can be loaded.
         """
+        return await self._load_some(self._keep)
+
+    async def _load_some(self, count: int) -> int:
+        last: DeviceError | None = None
         for dnn in self._wanted:
-            if dnn not in self.loaded:
-                await self._load(dnn)
+            if len(self.loaded) < count:
+                last = await self._try_load(dnn) or last
+        if not self.loaded:
+            raise last or DeviceError("no DNN is wanted")
+        return next(dnn for dnn in self._wanted if dnn in self.loaded)
 
     async def keep_wanted(self) -> None:
         """Load and evict as plans change, for ever.
@@ -120,24 +127,19 @@ class DnnCache:
                 return dnn
         return None
 
-    async def _try_load(self, dnn: int) -> None:
+    async def _try_load(self, dnn: int) -> DeviceError | None:
         try:
-            await self._load(dnn)
-            self._retry_at.pop(dnn, None)
+            await self._calls.load(dnn)
         except WorkerDied:
             raise
         except DeviceError as error:
             log.error("DNN %d cannot be loaded, next try in %g s: %s", dnn, RETRY_S, error)
             self._retry_at[dnn] = asyncio.get_running_loop().time() + RETRY_S
-
-    async def _load(self, dnn: int) -> None:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._worker.load(dnn)
-        except TimeoutError:
-            raise WorkerDied(f"loading DNN {dnn} took over {self._timeout_s:g} s") from None
+            return error
+        self._retry_at.pop(dnn, None)
         self.loaded.add(dnn)
         self._loaded_one()
+        return None
 
     async def _evict_unwanted(self) -> None:
         while len(self.loaded) > self._keep:
@@ -147,4 +149,4 @@ class DnnCache:
                 return
             dnn = max(unwanted, key=lambda m: (abs(m - planned), m))
             self.loaded.discard(dnn)  # before the wait: no batch may choose it any more
-            await self._worker.evict(dnn)
+            await self._calls.evict(dnn)

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from math import inf
 from random import Random
 from typing import Any
 
@@ -17,19 +18,21 @@ from jellyfish.adaptation import server_px
 from jellyfish.admission import refusal
 from jellyfish.budget import BITS_PER_BYTE, network_ms
 from jellyfish.detections import Detections
-from jellyfish.errors import RejectedError
+from jellyfish.errors import DeviceError, RejectedError
 from jellyfish.files.tables import PlanRow
 from jellyfish.messages import Ack, Answer, Frame
+from jellyfish.overhead import FIRST_MS, LIMIT_SHARE, MARGIN_MS
 from jellyfish.policy import Policy
 from jellyfish.profile import Profile
 from jellyfish.records import Outcome, Reason, Stages
 from jellyfish.scheduling.problem import Plan
-from server.clients import ClientHandle, Deliver, Pending
+from server.clients import ClientHandle, Deliver, Pending, PutOut
 from server.gpu import Gpu, Ran
 from server.planner import Planner
-from server.planning import MARGIN_MS, Overhead, Planning
+from server.planning import Planning
 from server.queues import FrameQueue
 from server.settings import EngineConfig, Settings
+from server.stalls import LoopStalls
 from server.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -72,17 +75,9 @@ class Engine:
         self._policy = policy
         self._on_health = on_health
         self._loop = asyncio.get_running_loop()
-        self._overhead = Overhead(policy.overhead_weight, policy.overhead_tail)
+        self._stalls = LoopStalls()
         self._gpus = [
-            Gpu(
-                index,
-                worker,
-                self._settings,
-                self._finish,
-                self._overhead.dispatched,
-                self._gpu_down,
-                self._gpu_up,
-            )
+            Gpu(index, worker, self._settings, self._stalls, self)
             for index, worker in enumerate(workers)
         ]
         self._held = FrameQueue("edf", self._too_late)  # until a plan has seen their clients
@@ -98,7 +93,7 @@ class Engine:
             planner,
             rng,
             self._settings,
-            overhead=self._overhead,
+            stalls=self._stalls,
             clients=self._clients,
             gpus=self._gpus,
             adopt=self._adopt,
@@ -111,19 +106,33 @@ class Engine:
     async def start(self) -> None:
         """Start all workers, load and warm their DNNs; return when ready to serve.
 
+        Where only some devices fail, the others serve; those are tried again and again.
+
         Raises:
-            JellyfishError: a worker does not start, or a DNN cannot be loaded.
+            JellyfishError: no worker starts, one never will, or the planner does not work.
         """
+        self._stalls.start()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._planning.warm())
                 for gpu in self._gpus:
                     group.create_task(gpu.start())
+            self._check_start()
         except BaseExceptionGroup as failures:
             await self.stop(0)
             raise failures.exceptions[0] from None
+        except DeviceError:
+            await self.stop(0)
+            raise
         self._planning.start()
         self._check_health()
+
+    def _check_start(self) -> None:
+        failed = [gpu for gpu in self._gpus if gpu.failure is not None]
+        for gpu in failed:
+            log.error("GPU %d does not serve yet: %s", gpu.index, gpu.failure)
+        if failed and len(failed) == len(self._gpus):
+            raise failed[0].failure or DeviceError("no worker starts")
 
     async def stop(self, grace_s: float) -> None:
         """Take no more frames, answer what waits within `grace_s`, and end workers and planner."""
@@ -137,7 +146,8 @@ class Engine:
         await self._planning.stop()
         await asyncio.gather(*(gpu.stop() for gpu in self._gpus))
         for pending in self._held.clear():
-            self._finish(pending, Outcome.ERROR, Reason.STOPPING)
+            self.finish(pending, Outcome.ERROR, Reason.STOPPING)
+        self._stalls.stop()
 
     @property
     def healthy(self) -> bool:
@@ -172,8 +182,17 @@ class Engine:
 
     # --- clients
 
-    def join(self, name: str, fps: float, slo_ms: float, deliver: Deliver) -> ClientHandle:
+    def join(
+        self,
+        name: str,
+        fps: float,
+        slo_ms: float,
+        deliver: Deliver,
+        put_out: PutOut | None = None,
+    ) -> ClientHandle:
         """Admit a client; what concerns its frames is given to `deliver`, which must not block.
+
+        A client that the engine removes by itself, since it harms others, is told to `put_out`.
 
         Raises:
             RejectedError: no plan could ever serve it; the text says why.
@@ -197,10 +216,11 @@ class Engine:
             joined_s=self._loop.time(),
             weight=self._policy.overhead_weight,
             window_s=self._policy.bandwidth_window_s,
+            put_out=put_out,
         )
         self._clients[client.number] = client
         self._everybody.append(client)
-        self._planning.soon()
+        self._clients_changed()
         return client
 
     def leave(self, client: ClientHandle) -> None:
@@ -213,8 +233,23 @@ class Engine:
         if client.gpu is not None:
             waiting += client.gpu.take_back(client)
         for pending in waiting:
-            self._finish(pending, Outcome.DROPPED)
+            self.finish(pending, Outcome.DROPPED)
         client.gpu = None
+        self._clients_changed()
+
+    def put_out(self, client: ClientHandle, reason: str) -> None:
+        """Remove a client that harms others."""
+        if client.gone:
+            return
+        log.error("client %d (%r) is put out: %s", client.number, client.name, reason)
+        self.leave(client)
+        if client.put_out is not None:
+            client.put_out(reason)
+
+    def _clients_changed(self) -> None:
+        shortest_ms = min((c.slo_ms for c in self._clients.values()), default=inf)
+        for gpu in self._gpus:
+            gpu.overhead.limit_ms = LIMIT_SHARE * shortest_ms
         self._planning.soon()
 
     def submit(self, client: ClientHandle, frame: Frame) -> None:
@@ -234,7 +269,7 @@ class Engine:
         self._idle.clear()
         self._tell(client, Ack(frame.id, (self._loop.time() - now) * 1000))
         if refused is not None or client.gone:
-            self._finish(pending, Outcome.REJECTED, refused or "")
+            self.finish(pending, Outcome.REJECTED, refused or "")
         else:
             self._route(pending)
 
@@ -254,23 +289,27 @@ class Engine:
         bits = BITS_PER_BYTE * (len(frame.image) + client.response_bytes)
         wire_ms = self._settings.config.wire_ms
         network = network_ms(bits, client.kbps_of(frame), wire_ms)
-        return client.slo_ms - device_ms - network - self._overhead.dispatch_ms
+        return client.slo_ms - device_ms - network - self._dispatch_ms(client)
+
+    def _dispatch_ms(self, client: ClientHandle) -> float:
+        gpu = client.gpu
+        return FIRST_MS if gpu is None else gpu.overhead.dispatch_ms(self._loop.time())
 
     def _route(self, pending: Pending) -> None:
         client = pending.client
         if client.gpu is not None:
             client.gpu.put(pending)
         elif not self.healthy and not self._stopping:
-            self._finish(pending, Outcome.ERROR, Reason.WORKER_DIED)
+            self.finish(pending, Outcome.ERROR, Reason.WORKER_DIED)
         elif not client.planned and self._policy.hold_new:
             self._held.put(pending)
         else:
-            self._finish(pending, Outcome.DROPPED, Reason.NOT_MAPPED)
+            self.finish(pending, Outcome.DROPPED, Reason.NOT_MAPPED)
 
     def _too_late(self, pending: Pending) -> None:
-        self._finish(pending, Outcome.DROPPED, Reason.TOO_LATE)
+        self.finish(pending, Outcome.DROPPED, Reason.TOO_LATE)
 
-    def _finish(
+    def finish(
         self,
         pending: Pending,
         outcome: Outcome,
@@ -278,6 +317,7 @@ class Engine:
         ran: Ran | None = None,
         detections: Detections | None = None,
     ) -> None:
+        """Give `pending` its one answer."""
         client = pending.client
         client.unanswered -= 1
         self._waiting -= 1
@@ -319,12 +359,13 @@ class Engine:
             return settings.input_px[0]
         if not self._policy.server_steps_down:
             return settings.input_px[plan.dnn]
+        overhead_ms = self._dispatch_ms(client) + MARGIN_MS
         return server_px(
             input_px=settings.input_px,
             frame_bytes=settings.reckoned_bytes,
             dnn=plan.dnn,
             batch_ms=settings.latency_ms[plan.dnn][plan.batch - 1],
-            spare_ms=settings.slo_share * client.slo_ms - client.device_ms - self._overhead.ms,
+            spare_ms=settings.slo_share * client.slo_ms - client.device_ms - overhead_ms,
             bandwidth_kbps=client.bandwidth.kbps,
             fps=client.fps,
             wire_ms=settings.config.wire_ms,
@@ -352,7 +393,8 @@ class Engine:
 
     # --- death and return of workers
 
-    def _gpu_down(self, gpu: Gpu, waiting: list[Pending]) -> None:
+    def gpu_down(self, gpu: Gpu, waiting: list[Pending]) -> None:
+        """Have the clients of a GPU that is down move, with the frames that waited there."""
         for client in self._clients.values():
             if client.gpu is gpu:
                 client.gpu, client.planned = None, False
@@ -360,11 +402,12 @@ class Engine:
             if self._policy.hold_new:
                 self._route(pending)
             else:
-                self._finish(pending, Outcome.ERROR, Reason.WORKER_DIED)
+                self.finish(pending, Outcome.ERROR, Reason.WORKER_DIED)
         self._check_health()
         self._planning.soon()
 
-    def _gpu_up(self) -> None:
+    def gpu_up(self) -> None:
+        """Have a plan made for a GPU more."""
         for client in self._clients.values():
             client.planned = client.gpu is not None
         self._check_health()

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from jellyfish.batching import choose, worthwhile_batch
 from jellyfish.detections import Detections
-from jellyfish.errors import DeviceError
+from jellyfish.errors import ConfigError, DataError, DeviceError
 from jellyfish.records import Outcome, Reason, Stages
 from jellyfish.scheduling.problem import GpuPlan
 from server.clients import ClientHandle, Pending
 from server.dnn_cache import DnnCache
+from server.lifecycle import WorkerLife
 from server.queues import FrameQueue
 from server.settings import Settings
-from server.worker import BatchResult, Worker, WorkerDied, WorkerFrame
-
-log = logging.getLogger(__name__)
-
-WATCH_S = 0.25  # how often an idle worker is looked at
-STEADY_S = 60.0  # a worker that lived this long starts with the shortest pause again
-CLOSE_S = 2.0  # a worker that does not end within this is left to the operating system
+from server.stalls import LoopStalls
+from server.throttled_log import ThrottledLog
+from server.worker import Worker, WorkerDied, WorkerFrame
+from server.worker_calls import Executed, WorkerCalls
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +32,10 @@ class Ran:
     stages: Stages
 
 
-class Finish(Protocol):
-    """Gives a frame its one answer."""
+class Owner(Protocol):
+    """What a GPU tells the engine that it belongs to."""
 
-    def __call__(
+    def finish(
         self,
         pending: Pending,
         outcome: Outcome,
@@ -47,7 +43,16 @@ class Finish(Protocol):
         ran: Ran | None = None,
         detections: Detections | None = None,
     ) -> None:
-        """Give `pending` its answer."""
+        """Give `pending` its one answer."""
+
+    def gpu_down(self, gpu: Gpu, waiting: list[Pending]) -> None:
+        """Take back the frames that waited when the worker died."""
+
+    def gpu_up(self) -> None:
+        """Take note that a worker lives again."""
+
+    def put_out(self, client: ClientHandle, reason: str) -> None:
+        """Remove a client that harms others."""
 
 
 class Gpu:
@@ -57,63 +62,62 @@ class Gpu:
         index: number of the GPU.
         worker: its worker.
         settings: profile, policy and config.
-        finish: gives a frame its answer.
-        dispatched: told the hand-over time of each batch, there and back, in ms.
-        went_down: called with the frames that waited when the worker died.
-        came_up: called when it lives again.
+        stalls: of the loop.
+        owner: who is told what becomes of frames and worker.
     """
 
     def __init__(
-        self,
-        index: int,
-        worker: Worker,
-        settings: Settings,
-        finish: Finish,
-        dispatched: Callable[[float], None],
-        went_down: Callable[[Gpu, list[Pending]], None],
-        came_up: Callable[[], None],
+        self, index: int, worker: Worker, settings: Settings, stalls: LoopStalls, owner: Owner
     ) -> None:
         self.index = index
         self.plan: GpuPlan | None = None
         self._fps = 0.0  # mapped to it
         self.last_dnn = 0  # of the last plan in which it had something to do
         self.alive = False
-        self.restarts = 0
-        self._pause_s = settings.config.restart_s[0]
-        self._worker = worker
+        self.failure: DeviceError | None = None  # of its start
         self._settings = settings
         self._policy = settings.policy
-        self._finish = finish
-        self._dispatched = dispatched
-        self._went_down = went_down
-        self._came_up = came_up
+        self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._draining = False
+        self._probe_wanted = False
         self._task: asyncio.Task[None] | None = None
         config = settings.config
+        self._log = ThrottledLog(f"GPU {index}")
+        self._calls = WorkerCalls(worker, settings, stalls)
+        self.overhead = self._calls.overhead
         self.cache = DnnCache(
-            worker,
-            settings.profile.dnns,
-            config.cached_dnns,
-            config.load_timeout_s,
-            self._dnns_changed,
+            self._calls, settings.profile.dnns, config.cached_dnns, self._dnns_changed
         )
+        self._life = WorkerLife(index, self._calls, self.cache, config)
         self._queue = FrameQueue(
             self._policy.queue_order, self._expire if self._policy.drop_waiting else None
         )
+
+    @property
+    def restarts(self) -> int:
+        """How often its worker was started again."""
+        return self._life.restarts
 
     # --- what the engine calls
 
     async def start(self) -> None:
         """Start the worker and load its first DNNs; serve from then on.
 
+        A device that fails is tried again and again; `failure` tells why it is not there yet.
+
         Raises:
-            JellyfishError: the worker does not start or a DNN cannot be loaded.
+            ConfigError, DataError: the worker will never start like this.
         """
-        await self._start_worker()
-        await self.cache.load_all()
-        self.alive = True
+        try:
+            await self._life.begin()
+        except (ConfigError, DataError):
+            raise
+        except DeviceError as error:
+            self.failure = error
+        else:
+            self.alive = True
         self._task = self._loop.create_task(self._supervise(), name=f"gpu-{self.index}")
 
     def put(self, pending: Pending) -> None:
@@ -141,6 +145,16 @@ class Gpu:
         self._draining = True
         self._wake.set()
 
+    def probe(self) -> None:
+        """Have the worker run a blank frame if nobody's waits: its estimate is old."""
+        self._probe_wanted = True
+        self._wake.set()
+
+    @property
+    def idle_s(self) -> float:
+        """For how long it has run nothing."""
+        return 0.0 if self._calls.busy else self._loop.time() - self._calls.ran_s
+
     async def stop(self) -> None:
         """Answer what is left, and end the worker."""
         self._draining = True
@@ -149,8 +163,8 @@ class Gpu:
             await asyncio.wait({self._task})
         self.alive = False
         for pending in self._queue.clear():
-            self._finish(pending, Outcome.ERROR, Reason.STOPPING)
-        await self._close_worker()
+            self._owner.finish(pending, Outcome.ERROR, Reason.STOPPING)
+        await self._life.close()
 
     # --- serving
 
@@ -160,6 +174,8 @@ class Gpu:
             batch, dnn, wait_s = self._next_batch()
             if batch:
                 await self._run(batch, dnn)
+            elif self._probe_wanted:
+                await self._probe()
             else:
                 await self._sleep(wait_s)
 
@@ -178,11 +194,24 @@ class Gpu:
                 latency_ms, size, self._fps, self._policy, draining=self._draining
             ),
         )
-        picked = self._queue.pick(choice.drop + choice.take)  # in one go: positions move
+        take = self._without_suspects(choice.take)
+        picked = self._queue.pick((*choice.drop, *take))  # in one go: positions move
         dropped, batch = picked[: len(choice.drop)], picked[len(choice.drop) :]
         for pending in dropped:
             self._expire(pending)
         return batch, dnn, None if choice.wait_ms is None else choice.wait_ms / 1000
+
+    def _without_suspects(self, take: tuple[int, ...]) -> tuple[int, ...]:
+        """Return those of the queue's positions `take` that may run together."""
+        clients = [self._queue[i].client for i in take]
+        if not any(client.suspicion for client in clients):
+            return take
+        first = clients[0]
+        return tuple(
+            i
+            for i, client in zip(take, clients, strict=True)
+            if client is first or not (first.suspicion or client.suspicion)
+        )
 
     def _dnn_and_batch(self) -> tuple[int | None, int]:
         plan = self.plan
@@ -204,61 +233,74 @@ class Gpu:
             if timer is not None:
                 timer.cancel()
 
-    async def _run(self, batch: list[Pending], dnn: int) -> None:
-        started_s = self._loop.time()
+    async def _probe(self) -> None:
+        self._probe_wanted = False
+        dnn = self.cache.choose(self.last_dnn)
+        if dnn is None:
+            return
         self.cache.running = dnn
         try:
-            result = await self._call_worker(batch, dnn)
+            await self._calls.probe(dnn)
         except WorkerDied:
-            self._fail(batch, Reason.WORKER_DIED)
             raise
         except DeviceError as error:
-            log.error("GPU %d: a batch failed: %s", self.index, error)
-            self._fail(batch, str(error))
-        except BaseException:  # cancelled: the worker was seen to be dead, or the server stops
-            self._fail(batch, Reason.STOPPING if self._draining else Reason.WORKER_DIED)
-            raise
-        else:
-            self._answer(batch, dnn, started_s, result)
+            self._log.tell(f"a probe failed: {error}")
         finally:
             self.cache.batch_done()
 
-    async def _call_worker(self, batch: list[Pending], dnn: int) -> BatchResult:
+    async def _run(self, batch: list[Pending], dnn: int) -> None:
+        started_s = self._loop.time()
+        self.cache.running = dnn
         frames = [WorkerFrame(p.frame.tag, p.frame.image, p.frame.px) for p in batch]
         pad_to = self.plan.batch if self.plan and self._policy.pad_batches else None
-        timeout_s = self._settings.config.run_timeout_s
         try:
-            async with asyncio.timeout(timeout_s):
-                result = await self._worker.run(dnn, frames, pad_to)
-        except TimeoutError:
-            raise WorkerDied(f"no answer within {timeout_s:g} s") from None
-        if len(result.answers) != len(batch):
-            raise DeviceError(f"{len(result.answers)} answers to a batch of {len(batch)}")
-        return result
+            executed = await self._calls.run(dnn, frames, pad_to)
+        except WorkerDied:
+            self._died_with(batch)
+            raise
+        except DeviceError as error:
+            self._log.tell(f"a batch failed: {error}")
+            self._fail(batch, str(error))
+        except BaseException:  # cancelled: the worker was seen to be dead, or the server stops
+            if self._draining:
+                self._fail(batch, Reason.STOPPING)
+            else:
+                self._died_with(batch)
+            raise
+        else:
+            self._answer(batch, dnn, started_s, executed)
+        finally:
+            self.cache.batch_done()
 
-    def _answer(
-        self, batch: list[Pending], dnn: int, started_s: float, result: BatchResult
-    ) -> None:
-        elapsed_ms = (self._loop.time() - started_s) * 1000
-        inside_ms = max(result.busy_ms, result.decode_ms + result.execute_ms)
-        dispatch_ms = max(0.0, elapsed_ms - inside_ms)
-        self._dispatched(dispatch_ms)
+    def _answer(self, batch: list[Pending], dnn: int, started_s: float, executed: Executed) -> None:
+        result = executed.result
         for pending, answer in zip(batch, result.answers, strict=True):
+            pending.client.suspicion.survived(1)
             wait_ms = (started_s - pending.received_s) * 1000
-            stages = Stages(dispatch_ms, result.decode_ms, wait_ms, result.execute_ms)
+            stages = Stages(executed.dispatch_ms, result.decode_ms, wait_ms, result.execute_ms)
             ran = Ran(self.index, dnn, len(batch), stages)
             if isinstance(answer, str):
                 reason = f"{Reason.BAD_IMAGE}: {answer}"
-                self._finish(pending, Outcome.ERROR, reason, ran)
+                self._owner.finish(pending, Outcome.ERROR, reason, ran)
             else:
-                self._finish(pending, Outcome.OK, "", ran, answer)
+                self._owner.finish(pending, Outcome.OK, "", ran, answer)
+
+    def _died_with(self, batch: list[Pending]) -> None:
+        """Answer the frames that the worker died with; suspect, or put out, their clients."""
+        self._fail(batch, Reason.WORKER_DIED)
+        clients = list({p.client.number: p.client for p in batch}.values())
+        alone = len(clients) == 1 and bool(clients[0].suspicion)
+        for client in clients:
+            client.suspicion.worker_died(self._loop.time())
+        if alone:
+            self._owner.put_out(clients[0], Reason.KILLS_WORKERS)
 
     def _fail(self, batch: list[Pending], reason: str) -> None:
         for pending in batch:
-            self._finish(pending, Outcome.ERROR, reason)
+            self._owner.finish(pending, Outcome.ERROR, reason)
 
     def _expire(self, pending: Pending) -> None:
-        self._finish(pending, Outcome.DROPPED, Reason.TOO_LATE)
+        self._owner.finish(pending, Outcome.DROPPED, Reason.TOO_LATE)
 
     def _dnns_changed(self) -> None:
         """Reckon anew from when on a frame is hopeless: alone, on what would run it now."""
@@ -272,64 +314,18 @@ class Gpu:
 
     async def _supervise(self) -> None:
         while True:
-            born_s = self._loop.time()
-            try:
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._serve())
-                    group.create_task(self.cache.keep_wanted())
-                    group.create_task(self._watch())
-            except* WorkerDied as died:
-                log.error("GPU %d: worker died: %s", self.index, died.exceptions[0])
-            except* Exception:
-                log.exception("GPU %d: serving failed; the worker is started anew", self.index)
-            self._down()
+            if self.alive:
+                await self._life.live(self._serve())
+                self._down()
             if self._draining:  # and perhaps cancelled, which a failing task group forgets
                 return
-            await self._revive(steady=self._loop.time() - born_s > STEADY_S)
-
-    async def _watch(self) -> None:
-        while self._worker.alive:
-            await asyncio.sleep(WATCH_S)
-        raise WorkerDied("its process has ended")
+            await self._life.revive()
+            self.alive, self.failure = True, None
+            self._owner.gpu_up()
 
     def _down(self) -> None:
         self.alive = False
         self.plan = None
+        self._probe_wanted = False
         self.cache.forget()
-        self._went_down(self, self._queue.clear())
-
-    async def _revive(self, steady: bool) -> None:
-        first_s, longest_s = self._settings.config.restart_s
-        if steady:
-            self._pause_s = first_s
-        while not self.alive:
-            await self._close_worker()
-            await asyncio.sleep(self._pause_s)
-            self._pause_s = min(longest_s, 2 * self._pause_s)
-            try:
-                await self._start_worker()
-                await self.cache.load_first()
-            except Exception as error:  # whatever it is, the GPU must not be given up
-                log.error(
-                    "GPU %d: no new worker, next try in %g s: %r", self.index, self._pause_s, error
-                )
-            else:
-                self.alive = True
-        self.restarts += 1
-        log.warning("GPU %d: worker started anew", self.index)
-        self._came_up()
-
-    async def _start_worker(self) -> None:
-        timeout_s = self._settings.config.load_timeout_s
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._worker.start()
-        except TimeoutError:
-            raise WorkerDied(f"it did not start within {timeout_s:g} s") from None
-
-    async def _close_worker(self) -> None:
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                await self._worker.close()
-        except Exception as error:  # it is being given up anyway
-            log.error("GPU %d: worker does not close: %r", self.index, error)
+        self._owner.gpu_down(self, self._queue.clear())

@@ -1,36 +1,35 @@
 """The scheduler as the engine sees it: inline, or in a process of its own.
 
 A process keeps a slow solve from delaying frames, and a stuck or crashed one from stopping the
-server: the caller gets an error, keeps its plan, and the next call finds a fresh process.
+server: the caller gets an error, keeps its plan, and a later call finds a fresh process.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
-from itertools import count
-from pathlib import Path
-from typing import Protocol
+from math import inf
+from typing import Protocol, cast
 
 from jellyfish.errors import DeviceError
 from jellyfish.scheduling.problem import Plan, Problem
 from jellyfish.scheduling.solvers import solver
-from server.pipe import LoopPipe
-from server.planner_messages import Failure, Reply, Request
+from server.child import Child, ChildDied, Command, Launch, launch
+from server.throttled_log import ThrottledLog
 
-log = logging.getLogger(__name__)
-
-REPOSITORY = Path(__file__).resolve().parents[1]
-START_ALLOWANCE_S = 60.0  # on top of the first solve's time: interpreter and imports
+START_S = 60.0  # for interpreter, imports and, in a fresh checkout, compiling
+RESTART_S = 2.0  # longest pause between two tries to start a process that keeps dying
 
 
 class Planner(Protocol):
     """Solves scheduling problems, one at a time."""
+
+    async def ready(self) -> None:
+        """Return once it can plan.
+
+        Raises:
+            DeviceError: it does not start.
+        """
 
     async def plan(self, problem: Problem, seed: int) -> tuple[Plan, float]:
         """Return the plan and the ms that solving took.
@@ -38,6 +37,9 @@ class Planner(Protocol):
         Raises:
             DeviceError: the planner failed this time; it can be asked again.
         """
+
+    def give_up(self, why: str) -> None:
+        """End the plan that is under way, whose caller waits no more, with whatever makes it."""
 
     async def close(self) -> None:
         """Free what the planner holds; harmless when repeated."""
@@ -64,6 +66,9 @@ class InlinePlanner:
         self._charge_ms = charge_ms if callable(charge_ms) else lambda: charge_ms
         self._iterations = iterations
 
+    async def ready(self) -> None:
+        """Return at once."""
+
     async def plan(self, problem: Problem, seed: int) -> tuple[Plan, float]:
         """Return the plan and the ms that passed on the loop's clock."""
         clock = asyncio.get_running_loop().time
@@ -74,6 +79,9 @@ class InlinePlanner:
             await asyncio.sleep(charge_ms / 1000)
         return plan, (clock() - start) * 1000
 
+    def give_up(self, why: str) -> None:
+        """Do nothing: whoever was cancelled has stopped already."""
+
     async def close(self) -> None:
         """Do nothing: there is nothing to free."""
 
@@ -83,20 +91,23 @@ class ProcessPlanner:
 
     Args:
         solver_name: what policies call the solver.
-        timeout_s: a solve that takes longer is given up, and its process killed.
         iterations: the solver's effort; None is its own.
+        launch: starts the child.
     """
 
     def __init__(
-        self, solver_name: str, *, timeout_s: float = 5.0, iterations: int | None = None
+        self, solver_name: str, *, iterations: int | None = None, launch: Launch = launch
     ) -> None:
         solver(solver_name)  # an unknown name is better told now than by the child
-        self._solver_name = solver_name
-        self._timeout_s = timeout_s
+        self._command = Command("server.planner_process", (solver_name,))
         self._iterations = iterations
+        self._launch = launch
+        self._loop = asyncio.get_running_loop()
+        self._log = ThrottledLog("planner")
         self._one_at_a_time = asyncio.Lock()
-        self._ids = count()
-        self._child: _Child | None = None
+        self._child: Child | None = None
+        self._started_s = -inf
+        self._pause_s = 0.0
         self._closed = False
 
     @property
@@ -104,94 +115,69 @@ class ProcessPlanner:
         """The child's process id; None where none runs."""
         return self._child.pid if self._child and self._child.alive else None
 
+    async def ready(self) -> None:
+        """Start the child and wait until it can plan.
+
+        Raises:
+            DeviceError: it does not start.
+        """
+        child = self._live_child()
+        try:
+            async with asyncio.timeout(START_S):
+                await child.call("ready")
+        except TimeoutError:
+            self.give_up(f"did not start within {START_S:g} s")
+            raise DeviceError(f"planner: it did not start within {START_S:g} s") from None
+
     async def plan(self, problem: Problem, seed: int) -> tuple[Plan, float]:
         """Return the plan and the ms that solving took in the child.
 
         Raises:
-            DeviceError: the solver raised, took too long or died, or the planner is closed.
+            DeviceError: the solver raised or died, a new process is still starting, or the planner
+                is closed.
         """
         async with self._one_at_a_time:
             child = self._live_child()
-            timeout_s = self._timeout_s + (0.0 if child.answered else START_ALLOWANCE_S)
-            request = Request(next(self._ids), problem, seed, self._iterations)
+            if not child.answered:
+                self._still_starting(child)
+            self._pause_s = 0.0
             try:
-                # not wait_for, which forgets to be cancelled once there is a reply (Python 3.11)
-                async with asyncio.timeout(timeout_s):
-                    reply = await child.ask(request)
-            except TimeoutError:
-                child.end(f"had no plan within {timeout_s:g} s and was killed")
-                raise DeviceError(f"planner: {child.epitaph}") from None
-        return reply.plan, reply.solve_ms
+                reply = await child.call("plan", problem, seed, self._iterations)
+            except ChildDied as died:
+                raise DeviceError("planner: closed" if self._closed else str(died)) from None
+        return cast(tuple[Plan, float], reply)
+
+    def give_up(self, why: str) -> None:
+        """Kill the child, if there is one; the next call starts another."""
+        if self._child is not None and self._child.alive:
+            self._log.tell(f"process {self._child.pid} {why} and is killed")
+            self._child.kill()
 
     async def close(self) -> None:
-        """End the child at once; a plan that is under way raises DeviceError."""
+        """End the child; a plan that is under way raises DeviceError."""
         self._closed = True
         if self._child:
-            self._child.end("closed")
+            await self._child.end()
 
-    def _live_child(self) -> _Child:
+    def _live_child(self) -> Child:
         if self._closed:
             raise DeviceError("planner: closed")
         if self._child is None or not self._child.alive:
-            if self._child is not None:
-                log.warning("planner: %s; starting another", self._child.epitaph)
-            self._child = _Child(self._solver_name)
+            self._start()
+        assert self._child is not None
         return self._child
 
+    def _start(self) -> None:
+        now_s = self._loop.time()
+        if self._child is not None:
+            if now_s < self._started_s + self._pause_s:
+                raise DeviceError(f"{self._child.epitaph}; another is started soon")
+            self._log.tell(f"{self._child.epitaph}; starting another")
+            self._pause_s = min(RESTART_S, max(0.25, 2 * self._pause_s))
+        self._started_s = now_s
+        self._child = Child(self._command, "planner", self._launch)
 
-class _Child:
-    """One planner process, alive until `end` or its own death, and its end of the pipe."""
-
-    def __init__(self, solver_name: str) -> None:
-        self.alive = True
-        self.answered = False  # anything yet
-        self.epitaph = ""  # how it ended
-        self._loop = asyncio.get_running_loop()
-        self._waiting: dict[int, asyncio.Future[Reply]] = {}
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = _start(solver_name, theirs)
-        self._pipe = LoopPipe(self._loop, ours, self._take, lambda: self.end("died"))
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def ask(self, request: Request) -> asyncio.Future[Reply]:
-        """Send a request; the future gets its reply, or DeviceError."""
-        answer: asyncio.Future[Reply] = self._loop.create_future()
-        self._waiting[request.id] = answer
-        self._pipe.send(request)
-        return answer
-
-    def end(self, epitaph: str) -> None:
-        """Kill the process (it has no state to lose) and fail what waits for it."""
-        if not self.alive:
-            return
-        self.alive = False
-        self._pipe.close()
-        self._process.kill()
-        self.epitaph = f"process {self.pid} {epitaph} (exit code {self._process.wait()})"
-        for answer in self._waiting.values():
-            if not answer.done():
-                answer.set_exception(DeviceError(f"planner: {self.epitaph}"))
-        self._waiting.clear()
-
-    def _take(self, reply: Reply | Failure) -> None:
-        self.answered = True
-        answer = self._waiting.pop(reply.id)
-        if answer.done():  # whoever asked was cancelled
-            return
-        if isinstance(reply, Failure):
-            answer.set_exception(DeviceError(f"planner: {reply.text}"))
-        else:
-            answer.set_result(reply)
-
-
-def _start(solver_name: str, pipe: socket.socket) -> subprocess.Popen[bytes]:
-    """Start a process of its own kind: a fork would take the server's threads and sockets along."""
-    command = [sys.executable, "-m", "server.planner_process"]
-    command += [str(pipe.fileno()), solver_name, str(os.getpid())]
-    return subprocess.Popen(
-        command, cwd=REPOSITORY, pass_fds=[pipe.fileno()], stdin=subprocess.DEVNULL
-    )
+    def _still_starting(self, child: Child) -> None:
+        if self._loop.time() - self._started_s > START_S:
+            self.give_up(f"did not start within {START_S:g} s")
+        raise DeviceError(f"planner: its process {child.pid} is still starting")

@@ -1,4 +1,4 @@
-"""The planner's process: `python -m server.planner_process FD SOLVER PARENT`, for server.planner.
+"""The planner's process: `python -m server.planner_process FD PARENT SOLVER`, for server.planner.
 
 Reads requests off the socket at file descriptor FD and answers each in turn, until the other end
 closes or its parent dies.
@@ -11,31 +11,39 @@ import signal
 import socket
 import sys
 import time
+from typing import Any
 
+from jellyfish.errors import DeviceError
 from jellyfish.scheduling.solvers import Solver, solver, warm
 from server.linux import die_with_parent
 from server.pipe import BlockingPipe
-from server.planner_messages import Failure, Reply, Request
+
+HELLO = -1  # no call's number
 
 
 def serve(pipe: BlockingPipe, solve: Solver) -> None:
-    """Answer requests until the other end closes."""
+    """Answer (number, "plan", arguments) with (number, (plan, ms)) until the other end closes.
+
+    The first message, unasked, and the answer to "ready" tell that it can plan.
+    """
+    pipe.send((HELLO, None))
     for message in pipe.messages():
-        pipe.send(_answer(pickle.loads(message), solve))
+        number, method, arguments = pickle.loads(message)
+        pipe.send((number, _answer(solve, *arguments) if method == "plan" else None))
 
 
-def _answer(request: Request, solve: Solver) -> Reply | Failure:
+def _answer(solve: Solver, *arguments: Any) -> Any:
     start = time.perf_counter()
     try:
-        plan = solve(request.problem, request.seed, request.iterations)
+        plan = solve(*arguments)
     except Exception as error:  # reported to whoever asked; the process lives on
-        return Failure(request.id, f"{type(error).__name__}: {error}")
-    return Reply(request.id, plan, (time.perf_counter() - start) * 1000)
+        return DeviceError(f"planner: {type(error).__name__}: {error}")
+    return plan, (time.perf_counter() - start) * 1000
 
 
 def main() -> None:
     """Serve until the parent closes the pipe or dies."""
-    fd, solver_name, parent = sys.argv[1:]
+    fd, parent, solver_name = sys.argv[1:]
     die_with_parent(int(parent))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server acts
     warm(solver_name)  # requests wait meanwhile: no plan's own time has compiling in it

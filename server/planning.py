@@ -1,4 +1,4 @@
-"""When the scheduler runs, on what, and the record of what it said."""
+"""When the scheduler runs, on what, what is done while it has no answer, and the record of it."""
 
 from __future__ import annotations
 
@@ -6,51 +6,27 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from random import Random
 
-from jellyfish.errors import JellyfishError
+from jellyfish.errors import DeviceError, JellyfishError
 from jellyfish.files.tables import PlanRow
-from jellyfish.scheduling.problem import Plan, Problem
+from jellyfish.scheduling import quick
+from jellyfish.scheduling.problem import Plan, Problem, check, check_form
+from jellyfish.scheduling.solvers import SOLVERS
 from server.clients import ClientHandle
 from server.gpu import Gpu
 from server.planner import Planner
 from server.settings import Settings
+from server.stalls import LoopStalls
+from server.throttled_log import ThrottledLog
 
 log = logging.getLogger(__name__)
 
 Adopt = Callable[[Plan, list[ClientHandle], list[Gpu]], None]
 
-MARGIN_MS = 2.0  # of the server's overhead, beside dispatch there and back
-
-
-class Overhead:
-    """The server's own time per frame: dispatch there and back as a running mean, and a margin.
-
-    Args:
-        weight: of the newest value.
-        tail: mean deviations added to the mean: what is late now and then is late then.
-    """
-
-    def __init__(self, weight: float, tail: float = 0.0) -> None:
-        self._weight, self._tail = weight, tail
-        self._mean_ms = 2.0  # both ways; the published start value is 1 ms each
-        self._deviation_ms = 0.0
-
-    def dispatched(self, dispatch_ms: float) -> None:
-        """Take in the dispatch time of one batch."""
-        error_ms = dispatch_ms - self._mean_ms
-        self._mean_ms += self._weight * error_ms
-        self._deviation_ms += self._weight * (abs(error_ms) - self._deviation_ms)
-
-    @property
-    def dispatch_ms(self) -> float:
-        """Dispatch there and back."""
-        return self._mean_ms + self._tail * self._deviation_ms
-
-    @property
-    def ms(self) -> float:
-        """What the scheduler reckons with."""
-        return self.dispatch_ms + MARGIN_MS
+QUICK_S = 0.1  # whoever has no GPU waits no longer for the scheduler before a quick plan is made
+PROBE_S = 1.0  # between probes of a GPU whose slow hand-over may be why somebody has none
 
 
 def problem_of(
@@ -108,11 +84,14 @@ def plan_row(
 class Planning:
     """Asks the planner every interval and, after a while, when something has changed.
 
+    While the planner has no answer, whoever has no GPU gets one by a quick plan. Every plan is
+    checked before it is followed.
+
     Args:
         planner: the scheduler; closed here.
         rng: the source of its seeds.
         settings: profile, policy and config.
-        overhead: the server's own time per frame.
+        stalls: of the loop.
         clients: who is there now, by number.
         gpus: all GPUs.
         adopt: follows a plan, told the clients and GPUs that it was made for.
@@ -124,7 +103,7 @@ class Planning:
         rng: Random,
         settings: Settings,
         *,
-        overhead: Overhead,
+        stalls: LoopStalls,
         clients: Mapping[int, ClientHandle],
         gpus: Sequence[Gpu],
         adopt: Adopt,
@@ -132,22 +111,25 @@ class Planning:
         self._planner = planner
         self._rng = rng
         self._settings = settings
-        self._overhead = overhead
+        self._stalls = stalls
         self._clients = clients
         self._gpus = gpus
         self._adopt = adopt
         self._loop = asyncio.get_running_loop()
+        self._log = ThrottledLog("planning")
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._quick_timer: asyncio.TimerHandle | None = None
+        self._quick_plans = 0
         self.rows: list[PlanRow] = []
 
     async def warm(self) -> None:
-        """Have the planner solve an empty problem, so that the first real one finds it ready.
+        """Wait until the planner can plan.
 
         Raises:
-            JellyfishError: the planner does not work.
+            JellyfishError: it does not work.
         """
-        await self._planner.plan(problem_of([], self._gpus, self._settings, 0.0), 0)
+        await self._planner.ready()
 
     def start(self) -> None:
         """Plan from now on, for ever."""
@@ -175,9 +157,11 @@ class Planning:
             try:
                 await self._plan_once()
             except JellyfishError as error:
-                log.error("no new plan, the last one stays: %s", error)
+                self._log.tell(f"no new plan, the last one stays: {error}")
+                self._plan_quickly()
             except Exception:  # planning must go on for everybody, whatever it stumbled over
                 log.exception("no new plan, the last one stays")
+                self._plan_quickly()
 
     async def _due(self, planned_s: float) -> None:
         """Wait until the interval has passed, or the gap if something has changed."""
@@ -192,21 +176,103 @@ class Planning:
         if pause_s > 0:
             await asyncio.sleep(pause_s)
 
+    # --- with the scheduler
+
     async def _plan_once(self) -> None:
+        posed = self._pose()
+        before = self._quick_plans
+        self._quick_timer = self._loop.call_later(QUICK_S, self._while_waiting)
+        try:
+            plan, solve_ms = await self._ask(posed.problem)
+        finally:
+            self._quick_timer.cancel()
+        if self._quick_plans > before:
+            self._changed.set()  # what it was made for is no more: ask again
+            return
+        feasible = self._settings.policy.solver in SOLVERS
+        self._follow(posed, plan, self._settings.policy.solver, solve_ms, feasible=feasible)
+        if any(client.gpu is None for client in self._clients.values()):
+            self._probe_slow_gpus()
+
+    async def _ask(self, problem: Problem) -> tuple[Plan, float]:
+        timeout_s = self._settings.config.plan_timeout_s
+        try:
+            async with self._stalls.timeout(timeout_s):
+                return await self._planner.plan(problem, self._rng.getrandbits(32))
+        except TimeoutError:
+            why = f"had no plan within {timeout_s:g} s"
+            self._planner.give_up(why)
+            raise DeviceError(f"the planner {why}") from None
+
+    def _pose(self) -> _Posed:
         clients = list(self._clients.values())
         gpus = [gpu for gpu in self._gpus if gpu.alive]
         time_s = self._loop.time()
-        problem = problem_of(clients, gpus, self._settings, self._overhead.ms)
-        plan, solve_ms = await self._planner.plan(problem, self._rng.getrandbits(32))
-        row = plan_row(
-            problem,
-            plan,
-            clients=clients,
-            gpus=gpus,
-            all_gpus=len(self._gpus),
-            time_s=time_s,
-            solver=self._settings.policy.solver,
-            solve_ms=solve_ms,
-        )
+        # A plan may place anybody anywhere, so it reckons with the slowest hand-over.
+        overhead_ms = max((gpu.overhead.ms(time_s) for gpu in gpus), default=0.0)
+        problem = problem_of(clients, gpus, self._settings, overhead_ms)
+        return _Posed(problem, clients, gpus, time_s)
+
+    def _follow(
+        self, posed: _Posed, plan: Plan, solver: str, solve_ms: float, *, feasible: bool
+    ) -> None:
+        """Adopt a plan and keep a record of it; one that breaks a rule changes nothing.
+
+        Raises:
+            InfeasiblePlan: it breaks a rule of the problem.
+            DeviceError: it is no plan at all.
+        """
+        try:
+            checked = (check if feasible else check_form)(posed.problem, plan)
+            row = plan_row(
+                posed.problem,
+                checked,
+                clients=posed.clients,
+                gpus=posed.gpus,
+                all_gpus=len(self._gpus),
+                time_s=posed.time_s,
+                solver=solver,
+                solve_ms=solve_ms,
+            )
+        except JellyfishError:
+            raise
+        except Exception as error:
+            raise DeviceError(f"the planner's answer is no plan: {error!r}") from error
         self.rows.append(row)
-        self._adopt(plan, clients, gpus)
+        self._adopt(checked, posed.clients, posed.gpus)
+
+    def _probe_slow_gpus(self) -> None:
+        now_s = self._loop.time()
+        for gpu in self._gpus:
+            if gpu.alive and gpu.idle_s > PROBE_S and gpu.overhead.raised(now_s):
+                gpu.probe()
+
+    # --- without it
+
+    def _while_waiting(self) -> None:
+        self._quick_timer = self._loop.call_later(QUICK_S, self._while_waiting)
+        self._plan_quickly()
+
+    def _plan_quickly(self) -> None:
+        """Give those a GPU who have none, if there is room."""
+        served = sum(client.gpu is not None for client in self._clients.values())
+        if served == len(self._clients) or not any(gpu.alive for gpu in self._gpus):
+            return
+        try:
+            posed = self._pose()
+            plan = quick.solve(posed.problem)
+            if sum(gpu is not None for gpu in plan.clients) > served:
+                self._follow(posed, plan, "quick", 0.0, feasible=True)
+                self._quick_plans += 1
+        except Exception:  # as above: this is for those who have no GPU, not against the others
+            log.exception("no quick plan")
+
+
+@dataclass(frozen=True, slots=True)
+class _Posed:
+    """A problem, and whom and what its numbers stand for."""
+
+    problem: Problem
+    clients: list[ClientHandle]
+    gpus: list[Gpu]
+    time_s: float

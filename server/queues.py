@@ -47,6 +47,9 @@ class FrameQueue:
     def __iter__(self) -> Iterator[Pending]:
         return iter(self._frames)
 
+    def __getitem__(self, position: int) -> Pending:
+        return self._frames[position]
+
     def put(self, pending: Pending) -> None:
         """Add a frame."""
         insort(self._frames, pending, key=self._key)

@@ -9,6 +9,7 @@ from jellyfish.profile import Profile
 from jellyfish.shares import reckoned_profile, slo_share
 
 HEARTBEAT_S = 0.5  # a client hears from the server at least this often
+RUN_TIMEOUT_P99 = 5.0  # of a batch's profiled p99: no batch takes so long
 SILENCE_S = 10.0  # a client that is silent for longer, or has no stream for so long, is removed
 
 
@@ -18,21 +19,24 @@ class EngineConfig:
 
     Args:
         plan_interval_s: a new plan at least this often while there are clients.
+        plan_timeout_s: a scheduler that takes longer for a plan is started anew.
         cached_dnns: how many DNNs a worker keeps on its device.
         wire_ms: latency of the wire, one way, as the scheduler reckons with it.
         max_clients: more are turned away.
-        run_timeout_s: a worker that takes longer for a batch counts as dead.
+        run_timeout_s: a worker that takes longer for a batch counts as dead, unless five times the
+            batch's p99 are longer.
         load_timeout_s: a worker that takes longer to start or to load a DNN counts as dead.
-        restart_s: first and longest pause before a dead worker is started again; it doubles.
+        restart_s: first and longest pause after a failed try to start a worker; it doubles.
     """
 
     plan_interval_s: float = 0.5
+    plan_timeout_s: float = 1.0
     cached_dnns: int = 5
     wire_ms: float = 0.5
     max_clients: int = 256
-    run_timeout_s: float = 10.0
+    run_timeout_s: float = 0.5
     load_timeout_s: float = 60.0
-    restart_s: tuple[float, float] = (0.5, 30.0)
+    restart_s: tuple[float, float] = (0.25, 2.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,3 +67,9 @@ class Settings:
         object.__setattr__(self, "input_px", tuple(int(px) for px in profile.input_px))
         object.__setattr__(self, "frame_bytes", tuple(profile.frame_bytes.tolist()))
         object.__setattr__(self, "latency_ms", tuple(map(tuple, profile.latency_ms.tolist())))
+
+    def run_timeout_s(self, dnn: int, batch: int) -> float:
+        """Return after how long a worker that runs such a batch counts as dead."""
+        sizes = self.latency_ms[dnn]
+        p99_ms = sizes[min(batch, len(sizes)) - 1]
+        return max(self.config.run_timeout_s, RUN_TIMEOUT_P99 * p99_ms / 1000)

@@ -68,6 +68,13 @@ class Worker(Protocol):
             DeviceError: the device failed (out of memory, ...); the worker lives on.
         """
 
+    async def ping(self) -> None:
+        """Return once the worker has answered that it is there.
+
+        Raises:
+            WorkerDied: the worker is not alive, or died meanwhile.
+        """
+
     async def evict(self, dnn: int) -> None:
         """Free what `dnn` takes on the device; nothing happens where it is not loaded.
 

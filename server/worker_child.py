@@ -52,6 +52,8 @@ class Child:
                     self._answer(number, partial(self._open, *args))
                 case "run":
                     self._answer(number, partial(self._run, start, *args))
+                case "ping":
+                    self._answer(number, lambda: None)
                 case "load" | "evict":
                     self._loads.put((number, partial(getattr(self._opened(), method), *args)))
 

@@ -75,6 +75,9 @@ class LoopWorker:
         self.loaded.add(dnn)
         self.most_loaded = max(self.most_loaded, len(self.loaded))
 
+    async def ping(self) -> None:
+        await self._spend(1e6 if self.hang else 0.001)
+
     async def evict(self, dnn: int) -> None:
         await self._spend(0.001)
         self.loaded.discard(dnn)

@@ -23,7 +23,7 @@ def place(problem: Problem, groups: Sequence[Group], *, grow_batches: bool = Tru
     where = gpus_of(problem, groups)
     if problem.initial_gpus:
         groups = sent_home(problem, groups, where, _batches(problem, groups, grow=False))
-    return _plan(problem, groups, where, grow_batches)
+    return plan_of(problem, groups, where, grow_batches)
 
 
 def as_now(problem: Problem, *, grow_batches: bool = True) -> Plan | None:
@@ -36,12 +36,13 @@ def as_now(problem: Problem, *, grow_batches: bool = True) -> Plan | None:
             return None
         if problem.profile.throughput[dnn, batch - 1] <= rate:
             return None
-    return _plan(problem, groups, list(now), grow_batches) if groups else None
+    return plan_of(problem, groups, list(now), grow_batches) if groups else None
 
 
-def _plan(
-    problem: Problem, groups: Sequence[Group], where: Sequence[int], grow_batches: bool
+def plan_of(
+    problem: Problem, groups: Sequence[Group], where: Sequence[int], grow_batches: bool = True
 ) -> Plan:
+    """Return the plan in which `groups`, none of them empty, have the GPUs `where`."""
     gpus: list[GpuPlan | None] = [None] * problem.gpus
     clients: list[int | None] = [None] * problem.clients
     batches = _batches(problem, groups, grow_batches)

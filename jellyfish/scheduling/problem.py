@@ -204,6 +204,26 @@ def check(problem: Problem, plan: Plan) -> Plan:
     Raises:
         InfeasiblePlan: the plan breaks a rule; the text names the first.
     """
+    for gpu, clients in enumerate(_members(problem, plan)):
+        gpu_plan = plan.gpus[gpu]
+        if gpu_plan is not None:
+            _check_budgets(problem, gpu, gpu_plan, clients)
+            _check_rate(problem, gpu, gpu_plan, clients)
+    return Plan(plan.gpus, plan.clients, *_worth(problem, plan))
+
+
+def check_form(problem: Problem, plan: Plan) -> Plan:
+    """Return `plan` if it can be followed, whether or not it keeps deadlines and rates.
+
+    Raises:
+        InfeasiblePlan: it names what is not there; the text says what.
+    """
+    _members(problem, plan)
+    return plan
+
+
+def _members(problem: Problem, plan: Plan) -> list[list[int]]:
+    """Return the clients of each GPU."""
     if (len(plan.gpus), len(plan.clients)) != (problem.gpus, problem.clients):
         raise InfeasiblePlan(
             f"a plan for {len(plan.gpus)} GPUs and {len(plan.clients)} clients; "
@@ -212,11 +232,12 @@ def check(problem: Problem, plan: Plan) -> Plan:
     for gpu, gpu_plan in enumerate(plan.gpus):
         if gpu_plan is not None:
             _check_range(problem.profile, gpu, gpu_plan)
-    for client in range(problem.clients):
-        _check_client(problem, plan, client)
-    for gpu in range(problem.gpus):
-        _check_rate(problem, plan, gpu)
-    return Plan(plan.gpus, plan.clients, *_worth(problem, plan))
+    members: list[list[int]] = [[] for _ in plan.gpus]
+    for client, mapped in enumerate(plan.clients):
+        if mapped is not None:
+            _check_mapped(plan, client, mapped)
+            members[mapped].append(client)
+    return members
 
 
 def _check_range(profile: Profile, gpu: int, gpu_plan: GpuPlan) -> None:
@@ -226,28 +247,25 @@ def _check_range(profile: Profile, gpu: int, gpu_plan: GpuPlan) -> None:
         raise InfeasiblePlan(f"GPU {gpu}: batch {gpu_plan.batch}; want 1 to {profile.max_batch}")
 
 
-def _check_client(problem: Problem, plan: Plan, client: int) -> None:
-    gpu = plan.clients[client]
-    if gpu is None:
-        return
-    if not 0 <= gpu < problem.gpus:
-        raise InfeasiblePlan(f"client {client}: GPU {gpu}; there are {problem.gpus}")
-    gpu_plan = plan.gpus[gpu]
-    if gpu_plan is None:
+def _check_mapped(plan: Plan, client: int, gpu: int) -> None:
+    if not 0 <= gpu < len(plan.gpus):
+        raise InfeasiblePlan(f"client {client}: GPU {gpu}; there are {len(plan.gpus)}")
+    if plan.gpus[gpu] is None:
         raise InfeasiblePlan(f"client {client}: GPU {gpu} runs nothing")
-    budget = problem.budget_ms[client, gpu_plan.dnn]
+
+
+def _check_budgets(problem: Problem, gpu: int, gpu_plan: GpuPlan, clients: Sequence[int]) -> None:
+    budgets = problem.budget_ms[clients, gpu_plan.dnn]
     cost = BATCHES_IN_BUDGET * problem.profile.latency_ms[gpu_plan.dnn, gpu_plan.batch - 1]
-    if budget < cost:
+    for i in np.flatnonzero(budgets < cost).tolist():
         raise InfeasiblePlan(
-            f"client {client}: budget {budget:.3f} ms on GPU {gpu}, two batches take {cost:.3f} ms"
+            f"client {clients[i]}: budget {budgets[i]:.3f} ms on GPU {gpu}, "
+            f"two batches take {cost:.3f} ms"
         )
 
 
-def _check_rate(problem: Problem, plan: Plan, gpu: int) -> None:
-    gpu_plan = plan.gpus[gpu]
-    if gpu_plan is None:
-        return
-    rate = problem.total_fps([i for i, g in enumerate(plan.clients) if g == gpu])
+def _check_rate(problem: Problem, gpu: int, gpu_plan: GpuPlan, clients: Sequence[int]) -> None:
+    rate = problem.total_fps(clients)
     throughput = problem.profile.throughput[gpu_plan.dnn, gpu_plan.batch - 1]
     if rate >= throughput:
         raise InfeasiblePlan(

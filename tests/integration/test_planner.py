@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import subprocess
@@ -17,8 +16,8 @@ from experiment import virtual_time
 from jellyfish.errors import ConfigError, DeviceError
 from jellyfish.scheduling import paper
 from jellyfish.scheduling.problem import Problem
-from server.planner import InlinePlanner, ProcessPlanner, _Child
-from server.planner_messages import Reply
+from server.child import Child
+from server.planner import InlinePlanner, ProcessPlanner
 from tests.unit.scheduling_cases import problem, reference_cases
 
 SMALL = problem((20.0, 100.0, 100_000.0))
@@ -28,6 +27,7 @@ ENDLESS = 10**9  # iterations
 @pytest.fixture
 async def planner() -> AsyncIterator[ProcessPlanner]:
     planner = ProcessPlanner("paper")
+    await planner.ready()
     yield planner
     await planner.close()
 
@@ -75,44 +75,60 @@ async def test_a_dead_process_is_replaced_with_a_line_in_the_log(
     async with asyncio.timeout(10):
         while planner.pid is not None:
             await asyncio.sleep(0.01)
-    with caplog.at_level(logging.WARNING):
-        plan, _ = await planner.plan(SMALL, 1)
+    await planner.ready()
+    plan, _ = await planner.plan(SMALL, 1)
     assert plan == paper.solve(SMALL, 1)
     assert planner.pid not in {None, first}
-    assert f"process {first} died (exit code -9); starting another" in caplog.text
+    assert f"process {first} ended (SIGKILL); starting another" in caplog.text
 
 
 async def test_a_process_that_dies_while_solving_fails_that_plan_alone() -> None:
     planner = ProcessPlanner("paper", iterations=ENDLESS)
+    await planner.ready()
     solving = asyncio.create_task(planner.plan(SMALL, 1))
-    while planner.pid is None:
-        await asyncio.sleep(0)
+    await asyncio.sleep(0.1)
+    assert planner.pid is not None
     os.kill(planner.pid, signal.SIGKILL)
-    with pytest.raises(DeviceError, match="died"):
+    with pytest.raises(DeviceError, match="ended"):
         await solving
     await planner.close()
 
 
-async def test_a_stuck_solve_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.planner.START_ALLOWANCE_S", 0.0)
-    planner = ProcessPlanner("paper", timeout_s=0.3, iterations=ENDLESS)
-    solving = asyncio.create_task(planner.plan(SMALL, 1))
-    while planner.pid is None:
-        await asyncio.sleep(0)
+async def test_a_stuck_solve_is_given_up_and_its_process_killed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    planner = ProcessPlanner("paper", iterations=ENDLESS)
+    await planner.ready()
     pid = planner.pid
-    with pytest.raises(DeviceError, match=r"no plan within 0.3 s and was killed"):
-        await solving
+    assert pid is not None
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await planner.plan(SMALL, 1)
+    planner.give_up("had no plan within 0.3 s")
+    assert f"process {pid} had no plan within 0.3 s and is killed" in caplog.text
     assert planner.pid is None
-    assert not exists(pid)
+    async with asyncio.timeout(10):
+        while exists(pid):
+            await asyncio.sleep(0.01)
     await planner.close()
+
+
+async def test_nobody_waits_for_a_process_that_starts(planner: ProcessPlanner) -> None:
+    await planner.ready()
+    planner.give_up("is not wanted")
+    with pytest.raises(DeviceError, match="is still starting"):
+        await planner.plan(SMALL, 1)
+    await planner.ready()
+    assert (await planner.plan(SMALL, 1))[0] == paper.solve(SMALL, 1)
 
 
 async def test_closing_ends_the_process_and_whatever_it_solves() -> None:
     planner = ProcessPlanner("paper", iterations=ENDLESS)
+    await planner.ready()
     solving = asyncio.create_task(planner.plan(SMALL, 1))
-    while planner.pid is None:
-        await asyncio.sleep(0)
+    await asyncio.sleep(0.1)
     pid = planner.pid
+    assert pid is not None
     await planner.close()
     await planner.close()
     with pytest.raises(DeviceError, match="closed"):
@@ -130,19 +146,23 @@ async def test_a_plan_given_up_harms_no_later_one(planner: ProcessPlanner) -> No
 
 
 async def test_who_is_cancelled_as_the_plan_arrives_is_cancelled(
-    planner: ProcessPlanner, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A server that stops at that moment would otherwise wait for its planning for ever."""
-    take = _Child._take
+    take, asking = Child._on_reply, []
 
-    def take_and_cancel(child: _Child, reply: Reply) -> None:
-        take(child, reply)
-        asking.cancel()
+    def take_and_cancel(child: Child, message: tuple[int, object]) -> None:
+        take(child, message)
+        for task in asking:
+            task.cancel()
 
-    monkeypatch.setattr(_Child, "_take", take_and_cancel)
-    asking = asyncio.create_task(planner.plan(SMALL, 1))
+    monkeypatch.setattr(Child, "_on_reply", take_and_cancel)
+    planner = ProcessPlanner("paper")
+    await planner.ready()
+    asking.append(asyncio.create_task(planner.plan(SMALL, 1)))
     with pytest.raises(asyncio.CancelledError):
-        await asking
+        await asking[0]
+    await planner.close()
 
 
 async def test_a_solver_that_raises_says_why_and_its_process_lives_on(
@@ -165,6 +185,7 @@ def test_the_process_dies_with_its_parent_even_while_solving() -> None:
 
         async def main():
             planner = ProcessPlanner("paper", iterations={ENDLESS})
+            await planner.ready()
             solving = asyncio.create_task(planner.plan(problem((20.0, 100.0, 100_000.0)), 1))
             await asyncio.sleep(2)
             assert planner.pid and not solving.done()

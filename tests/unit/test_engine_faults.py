@@ -20,7 +20,7 @@ def test_a_worker_that_dies_fails_its_batch_alone_and_comes_back() -> None:
         streams = [asyncio.create_task(camera.stream(8)) for camera in cameras]
         await asyncio.sleep(3.003)
         doomed.die()
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.1)
         assert not any(row.dnns_px[0] for row in engine.plans[-1:])
         await asyncio.gather(*streams)
         assert doomed.starts == 2
@@ -98,12 +98,52 @@ def test_an_engine_stops_though_its_worker_dies_meanwhile(steps: int) -> None:
     virtual_time.run(main())
 
 
-def test_a_worker_that_never_starts_stops_the_start_with_its_reason() -> None:
+def test_workers_that_never_start_stop_the_start_with_their_reason() -> None:
     async def main() -> None:
-        good, bad = LoopWorker(profile()), LoopWorker(profile(), fail_starts=1)
+        bad = [LoopWorker(profile(), fail_starts=1) for _ in range(2)]
         with pytest.raises(DeviceError, match="no device"):
-            await engine_of([good, bad])
-        assert not good.alive
+            await engine_of(bad)
+        assert not any(worker.alive for worker in bad)
+
+    virtual_time.run(main())
+
+
+def test_a_start_with_one_broken_worker_serves_on_the_other_and_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        good, bad = LoopWorker(profile()), LoopWorker(profile(), fail_starts=4)
+        engine = await engine_of([good, bad])
+        assert engine.healthy
+        assert "GPU 1 does not serve yet: no device" in caplog.text
+        camera = Camera(engine, "a", 10, 150).join()
+        await camera.stream(8)
+        await engine.stop(1)
+        assert camera.outcomes() == {Outcome.OK: 80}
+        assert bad.starts == 1, "it was tried again until it started"
+
+    virtual_time.run(main())
+
+
+def test_a_start_without_one_dnn_serves_the_others_and_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        worker = LoopWorker(profile(), fail_loads={0})
+        engine = await engine_of([worker])
+        assert "DNN 0 cannot be loaded" in caplog.text
+        camera = Camera(engine, "a", 10, 150).join()
+        await camera.stream(3)
+        await engine.stop(1)
+        assert camera.outcomes() == {Outcome.OK: 30}
+
+    virtual_time.run(main())
+
+
+def test_a_start_without_any_dnn_stops_with_the_reason() -> None:
+    async def main() -> None:
+        with pytest.raises(DeviceError, match="out of memory"):
+            await engine_of([LoopWorker(profile(), fail_loads={0, 1, 2, 3})])
 
     virtual_time.run(main())
 

@@ -3,7 +3,6 @@
 from dataclasses import fields
 from itertools import pairwise
 
-import numpy as np
 import pytest
 
 from jellyfish.backoff import BACKOFFS
@@ -12,7 +11,6 @@ from jellyfish.scheduling.solvers import solver
 from jellyfish.scheduling.static import solve
 from jellyfish.shares import reckoned_profile, slo_share
 from jellyfish.uplink import ESTIMATORS
-from server.planning import Overhead
 from tests.engine_world import profile
 from tests.unit.scheduling_cases import problem
 
@@ -65,13 +63,3 @@ def test_a_static_plan_serves_everybody_on_the_same_dnn() -> None:
     assert plan.clients == (0, 1, 0)
     assert len({gpu.dnn for gpu in plan.gpus if gpu}) == 1
     assert solve(problem(gpus=2), 0).gpus == (None, None)
-
-
-def test_overhead_has_a_tail() -> None:
-    mean, tail = Overhead(0.1), Overhead(0.1, tail=2.0)
-    for i in range(200):
-        for overhead in (mean, tail):
-            overhead.dispatched(1.0 if i % 10 else 6.0)
-    assert mean.dispatch_ms == pytest.approx(1.5, abs=0.5)
-    assert tail.dispatch_ms > mean.dispatch_ms + 1
-    assert np.isfinite(tail.ms)

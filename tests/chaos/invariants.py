@@ -1,0 +1,259 @@
+"""What must hold, whatever strikes. Each check returns violations: texts, the name first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from math import inf
+
+from client.session import expected_ticks
+from jellyfish.records import FrameRow, Outcome
+from tests.chaos.channel import Call
+from tests.chaos.world import Serving, World
+
+TIMEOUT_S = 1.2  # what a hang may cost the frames that it hits
+RECOVERED_S = 2.0 + 2.0 + 0.8  # after healing: 2 s, a probe interval, a worker's start
+WINDOW_S = 5.0
+MARGIN = 0.02  # of the share of frames in time
+HELD_BYTES = 64 << 20
+DARK_S = 5.0  # no server says SERVING for so long while nobody is served
+
+
+def left_over(world: World) -> list[str]:
+    """Return what is still there after the end: tasks and child processes."""
+    me = asyncio.current_task()
+    tasks = [task for task in asyncio.all_tasks() if task is not me]
+    names = sorted(f"task {t.get_name()} {t.get_coro().__qualname__}" for t in tasks)  # type: ignore[union-attr]
+    names = [name for name in names if "keep" not in name]
+    return names + [f"process {p.slot.name} {p.pid}" for p in world.host.alive]
+
+
+def idle(world: World) -> list[str]:
+    """Nothing is left at the end."""
+    return [f"idle: {name} is left" for name in world.left]
+
+
+def unhandled(world: World) -> list[str]:
+    """No exception goes unhandled, and every server starts."""
+    return [f"handled: {problem}" for problem in world.problems]
+
+
+def books(world: World) -> list[str]:
+    """What was received was answered, client by client."""
+    found = []
+    for serving in world.servings:
+        if serving.killed or serving.ready_s == inf:
+            continue
+        for name, counts in serving.engine.summary()["clients"].items():
+            told = {k: v for k, v in counts.items() if k not in ("client", "received")}
+            if counts["received"] != sum(told.values()):
+                found.append(f"books: {name}: {counts}")
+    return found
+
+
+def one_answer(world: World) -> list[str]:
+    """Each frame that an engine took gets one answer, unless its client has left before."""
+    found = []
+    for serving in world.servings:
+        for seen in serving.spy.seen:
+            odd = [
+                frame
+                for frame, asked in seen.asked.items()
+                if len(seen.told[frame]) != len(asked)
+                and not (seen.left_s < inf and len(seen.told[frame]) < len(asked))
+            ]
+            if odd and not serving.killed:
+                found.append(f"one answer: {seen.name}: not for frames {odd[:5]} ({len(odd)})")
+    return found
+
+
+def one_message(world: World) -> list[str]:
+    """What goes out on a stream is one answer a frame at most; all of them where it ends well."""
+    found = []
+    for serving, call in streams(world):
+        context = call.context
+        assert context is not None
+        asked = Counter(frame for frame, _, _ in context.read_at)
+        told = Counter(frame for kind, frame, _, _ in context.written if kind == "result")
+        if told - asked:
+            found.append(f"one message: {who(call)} got {told - asked} more")
+        if stayed(serving, call) and asked - told:
+            found.append(f"one message: {who(call)}: none for {asked - told}")
+    return found
+
+
+def promptly(world: World) -> list[str]:
+    """An answer comes within the SLO and one time-out, the server's own stalls left out."""
+    found = []
+    stalled_s = sum(end - begin for begin, end in world.stalls)
+    for serving in world.servings:
+        for seen in serving.spy.seen:
+            limit_s = seen.slo_ms / 1000 + TIMEOUT_S + stalled_s
+            took = [
+                told[0] - asked[0]
+                for frame in seen.asked
+                for asked, told in zip(seen.asked[frame], seen.told[frame], strict=False)
+            ]
+            late = [s for s in took if s > limit_s]
+            if late:
+                found.append(
+                    f"promptly: {seen.name}: {len(late)} frames over {limit_s:.2f} s, "
+                    f"up to {max(late):.2f} s"
+                )
+    return found
+
+
+def plans(world: World) -> list[str]:
+    """Every adopted plan keeps the rules of its problem."""
+    return [f"plans: {wrong}" for serving in world.servings for wrong in serving.spy.bad_plans[:1]]
+
+
+def rows(world: World) -> list[str]:
+    """Each client has one row per tick."""
+    found = []
+    for i, streamed in enumerate(world.streamed):
+        client = world.scenario.clients[i]
+        want = expected_ticks(world.scenario.length_s - client.start_s, client.fps)
+        ticks = [row.frame for row in streamed.rows]
+        if ticks != list(range(want)):
+            why = streamed.error or streamed.gone
+            found.append(f"rows: client {i}: {len(ticks)} of {want} ticks; {why}")
+    return found
+
+
+def held(world: World) -> list[str]:
+    """The frames that the server holds are bounded."""
+    most = max(serving.spy.most_held for serving in world.servings)
+    return [f"held: {most / 1e6:.0f} MB of frames"] if most > HELD_BYTES else []
+
+
+def health(world: World) -> list[str]:
+    """While a server says SERVING, it serves."""
+    found = []
+    for serving in world.servings:
+        for begin_s, end_s in claimed(world, serving):
+            dark_s = _dark(world, begin_s, end_s)
+            if dark_s is not None:
+                found.append(f"health: SERVING, and nobody is served from {dark_s:.2f} s on")
+                break
+    return found
+
+
+def claimed(world: World, serving: Serving) -> Iterator[tuple[float, float]]:
+    """Yield from when until when a server said that it was serving."""
+    changes = [*serving.health, (min(serving.ended_s, serving.stopping_s), False)]
+    since_s = None
+    for at_s, healthy in changes:
+        if healthy and since_s is None:
+            since_s = at_s
+        elif not healthy and since_s is not None:
+            yield max(since_s, 2.0), min(at_s, world.scenario.length_s - 1.0)
+            since_s = None
+
+
+def _dark(world: World, begin_s: float, end_s: float) -> float | None:
+    """Return since when nobody was served for DARK_S, if so; links that are down excuse it."""
+    hurt = [(s.struck_s, s.healed_s) for s in world.struck if s.fault.kind.startswith("link")]
+    good = sorted(
+        row.received_s
+        for streamed in world.streamed
+        for row in streamed.rows
+        if row.outcome in (Outcome.OK, Outcome.LATE)
+    )
+    last_s = begin_s
+    for at_s in [*(t for t in good if begin_s <= t <= end_s), end_s]:
+        if at_s - last_s > DARK_S and not any(a < at_s and last_s < b + 2.5 for a, b in hurt):
+            return last_s
+        last_s = at_s
+    return None
+
+
+# --- recovery: the share of frames in time against that of a world without faults
+
+
+def in_time(rows: list[FrameRow], begin_s: float, end_s: float) -> tuple[int, int]:
+    """Return how many of the frames captured in [begin, end) are in time, and of how many."""
+    mine = [row for row in rows if begin_s <= row.capture_s < end_s]
+    return sum(row.outcome is Outcome.OK for row in mine), len(mine)
+
+
+def share(world: World, begin_s: float, end_s: float) -> float:
+    """Return the share over all clients; ticks that have no row count as missed."""
+    ok = total = 0
+    for i, streamed in enumerate(world.streamed):
+        client = world.scenario.clients[i]
+        ok += in_time(streamed.rows, begin_s, end_s)[0]
+        total += round((end_s - begin_s) * client.fps)
+    return ok / max(1, total)
+
+
+def recovery(world: World, play: Callable[..., World]) -> tuple[list[str], float]:
+    """Some time after the last fault is over, all is as if there had been none.
+
+    Returns also how long that took; NaN where it cannot be told.
+    """
+    healed_s = max((s.healed_s for s in world.struck if s.hits), default=inf)
+    if healed_s == inf:
+        return [], float("nan")
+    begin_s = healed_s + RECOVERED_S
+    end_s = min(begin_s + WINDOW_S, world.scenario.length_s - 0.5)
+    if end_s - begin_s < 2.0:
+        return [], float("nan")
+    got = share(world, begin_s, end_s)
+    if got >= 1 - MARGIN:
+        return [], took(world, healed_s, None)
+    fresh = play(world.scenario.with_faults(()))
+    want = share(fresh, begin_s, end_s)
+    if got < want - MARGIN:
+        text = f"recovery: {got:.1%} of the frames in time at {begin_s:.1f} s; fresh: {want:.1%}"
+        return [text], float("nan")
+    return [], took(world, healed_s, fresh)
+
+
+def took(world: World, healed_s: float, fresh: World | None) -> float:
+    """Return how long after healing one second was as good as a fresh engine's."""
+    for k in range(60):
+        begin_s = healed_s + k * 0.1
+        want = 1.0 if fresh is None else share(fresh, begin_s, begin_s + 1.0)
+        if share(world, begin_s, begin_s + 1.0) >= want - 2 * MARGIN:
+            return k * 0.1
+    return 6.0
+
+
+# --- streams
+
+
+def streams(world: World) -> Iterator[tuple[Serving, Call]]:
+    for serving in world.servings:
+        for call in serving.listener.streams:
+            if call.context is not None:
+                yield serving, call
+
+
+def who(call: Call) -> str:
+    assert call.connection is not None
+    return call.connection.target
+
+
+def stayed(serving: Serving, call: Call) -> bool:
+    """Whether a stream was up until it was drained: the client left it in order, or was sent away.
+
+    Whoever is cut off, evicted or stopped short gets no answers any more.
+    """
+    status = call.status
+    return status is not None and status[0].name == "OK" and not serving.killed
+
+
+CHECKS: tuple[Callable[[World], list[str]], ...] = (
+    unhandled,
+    idle,
+    books,
+    one_answer,
+    one_message,
+    promptly,
+    plans,
+    rows,
+    held,
+    health,
+)

@@ -1,0 +1,77 @@
+"""Fewer faults that still fail: delta debugging (Zeller and Hildebrandt, TSE 2002) over faults."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from jellyfish.files.atomic import write_json
+from tests.chaos.faults import Scenario
+from tests.chaos.run import Verdict, judge
+
+T = TypeVar("T")
+
+CORPUS = Path(__file__).parent / "corpus"
+
+
+def ddmin(items: Sequence[T], fails: Callable[[Sequence[T]], bool]) -> list[T]:
+    """Return a part of `items` that still fails, and of which no single one can be left out."""
+    kept, parts = list(items), 2
+    while len(kept) > 1:
+        size = -(-len(kept) // parts)
+        chunks = [kept[i : i + size] for i in range(0, len(kept), size)]
+        smaller = next(
+            (
+                rest
+                for i in range(len(chunks))
+                if fails(rest := sum(chunks[:i] + chunks[i + 1 :], []))
+            ),
+            None,
+        )
+        if smaller is not None:
+            kept, parts = smaller, max(2, parts - 1)
+        elif size == 1:
+            break
+        else:
+            parts = min(len(kept), 2 * parts)
+    return kept
+
+
+def names(violations: Sequence[str]) -> set[str]:
+    """Return which invariants are violated."""
+    return {text.partition(":")[0] for text in violations}
+
+
+def shrink(verdict: Verdict) -> Verdict:
+    """Return the verdict on the smallest scenario found that violates one of the same invariants."""
+    want = names(verdict.violations)
+    found = verdict
+
+    def fails(faults: Sequence[object]) -> bool:
+        nonlocal found
+        tried = judge(verdict.scenario.with_faults(faults))  # type: ignore[arg-type]
+        if not names(tried.violations) & want:
+            return False
+        found = tried
+        return True
+
+    ddmin(verdict.scenario.faults, fails)
+    return found
+
+
+def keep(verdict: Verdict, folder: Path = CORPUS) -> Path:
+    """Write a failing scenario to the corpus, and what it violated."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kinds = "-".join(sorted({fault.kind.replace(" ", "_") for fault in verdict.scenario.faults}))
+    path = folder / f"{kinds or 'nothing'}-{verdict.scenario.seed}.json"
+    write_json(path, {"violated": verdict.violations[:5], **verdict.scenario.to_json()})
+    return path
+
+
+def read(path: Path) -> Scenario:
+    """Return the scenario of a corpus file."""
+    value = json.loads(path.read_text())
+    value.pop("violated", None)
+    return Scenario.from_json(value)

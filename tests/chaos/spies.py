@@ -1,0 +1,108 @@
+"""What an engine is asked and says, seen from outside: frames in, answers out, plans adopted."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from experiment.virtual_time import VirtualTimeLoop
+from jellyfish.messages import Answer
+from jellyfish.profile import Profile
+from jellyfish.scheduling.problem import Plan
+from server.engine import Engine
+
+
+@dataclass
+class Seen:
+    """One client's frames: when each came and was answered, by id; several where ids repeat."""
+
+    name: str
+    slo_ms: float
+    asked: dict[int, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
+    told: dict[int, list[tuple[float, Answer]]] = field(default_factory=lambda: defaultdict(list))
+    left_s: float = float("inf")
+
+
+class EngineSpy:
+    """Notes all that goes in and out of an engine.
+
+    Attributes:
+        seen: per client that joined, in order.
+        bad_plans: what was wrong with adopted plans.
+        held, most_held: bytes of frames without an answer, now and at most.
+    """
+
+    def __init__(self, engine: Engine, loop: VirtualTimeLoop, profile: Profile) -> None:
+        self.seen: list[Seen] = []
+        self.bad_plans: list[str] = []
+        self.held = self.most_held = 0
+        self._loop, self._profile = loop, profile
+        self._of: dict[int, Seen] = {}
+        self._join, self._submit, self._leave = engine.join, engine.submit, engine.leave
+        self._adopt = engine._planning._adopt
+        engine.join = self.join  # type: ignore[method-assign]
+        engine.submit = self.submit  # type: ignore[method-assign]
+        engine.leave = self.leave  # type: ignore[method-assign]
+        engine._planning._adopt = self.adopt
+
+    def join(self, name: str, fps: float, slo_ms: float, deliver: Any, *more: Any) -> Any:
+        seen = Seen(name, slo_ms)
+
+        def told(event: Any) -> None:
+            if isinstance(event, Answer):
+                self._answered(seen, event)
+            deliver(event)
+
+        client = self._join(name, fps, slo_ms, told, *more)
+        self.seen.append(seen)
+        self._of[client.number] = seen
+        return client
+
+    def submit(self, client: Any, frame: Any) -> Any:
+        size = len(frame.image)
+        self._of[client.number].asked[frame.id].append((self._loop.time(), size))
+        self.held += size
+        self.most_held = max(self.most_held, self.held)
+        return self._submit(client, frame)
+
+    def leave(self, client: Any) -> Any:
+        seen = self._of[client.number]
+        if seen.left_s == float("inf"):
+            seen.left_s = self._loop.time()
+            for frame, asked in seen.asked.items():
+                self.held -= sum(size for _, size in asked[len(seen.told[frame]) :])
+        return self._leave(client)
+
+    def _answered(self, seen: Seen, answer: Answer) -> None:
+        asked, told = seen.asked[answer.id], seen.told[answer.id]
+        if len(told) < len(asked):
+            self.held -= asked[len(told)][1]
+        told.append((self._loop.time(), answer))
+
+    def adopt(self, plan: Plan, clients: Any, gpus: Any) -> Any:
+        problem = self._wrong(plan, clients, gpus)
+        done = self._adopt(plan, clients, gpus)
+        if problem:
+            self.bad_plans.append(f"{problem} at {self._loop.time():.3f} s")
+        return done
+
+    def _wrong(self, plan: Plan, clients: Any, gpus: Any) -> str:
+        if not isinstance(plan, Plan):
+            return f"{plan!r} is no plan"
+        if (len(plan.gpus), len(plan.clients)) != (len(gpus), len(clients)):
+            return "wrong lengths"
+        for g, gpu in enumerate(plan.gpus):
+            if gpu is None:
+                continue
+            if not (
+                0 <= gpu.dnn < self._profile.dnns and 1 <= gpu.batch <= self._profile.max_batch
+            ):
+                return f"GPU {g} runs {gpu}"
+            fps = sum(c.fps for c, at in zip(clients, plan.clients, strict=True) if at == g)
+            if fps >= self._profile.throughput[gpu.dnn, gpu.batch - 1]:
+                return f"GPU {g} gets {fps:g} frames/s"
+        for at in plan.clients:
+            if at is not None and not (0 <= at < len(gpus) and plan.gpus[at] is not None):
+                return f"a client on GPU {at}"
+        return ""

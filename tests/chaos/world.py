@@ -1,0 +1,289 @@
+"""One seed's world: the real service, engine, workers, planner and sessions on simulated ground."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import grpc
+
+from client.grpc_transport import GrpcTransport
+from client.session import Session, SessionConfig
+from client.source import SourceFrame
+from experiment.virtual_time import VirtualTimeLoop
+from jellyfish.charges import derived_seed
+from jellyfish.errors import JellyfishError
+from jellyfish.files.zoo import read_zoo
+from jellyfish.policy import policy
+from jellyfish.profile import Profile
+from jellyfish.records import FrameRow
+from jellyfish.trace import Trace
+from server.devices.base import DeviceSpec
+from server.engine import Engine
+from server.planner import ProcessPlanner
+from server.service import Service
+from server.settings import EngineConfig
+from server.worker_process import ProcessWorker
+from tests.chaos.channel import Network, Server
+from tests.chaos.children import Host
+from tests.chaos.faults import Fault, Scenario
+from tests.chaos.images import jpeg
+from tests.chaos.link import Link
+from tests.chaos.spies import EngineSpy
+
+ROOT = Path(__file__).resolve().parents[2]
+INPUT_PX = (128, 224, 320, 416)
+COSTS = (1.0, 1.3, 1.9, 2.7)  # of the DNNs at batch 1, in those of the smallest
+MAX_BATCH = 6
+CLIP_FRAMES = 5
+DRAIN_S, FLUSH_S, STREAMS_S = 1.5, 0.5, 0.5  # as server.process ends
+KEEPER_S = 1.0  # until a server that could not start is started again
+RESTART_S = 0.3  # between the end of a server and the start of the next
+DELAY_S = 0.002  # of every link, one way
+START_TIMEOUT_S = 4.0  # for a simulated worker that takes half a second
+CONFIG = EngineConfig(cached_dnns=2, load_timeout_s=START_TIMEOUT_S)
+
+logging.getLogger("server").setLevel(logging.CRITICAL + 1)
+logging.getLogger("client").setLevel(logging.CRITICAL + 1)
+
+
+def profile_of(latency_ms: float) -> Profile:
+    """Return a profile whose smallest DNN takes so long at batch 1; half of it is fixed."""
+    return Profile(
+        input_px=INPUT_PX,
+        frame_bytes=[float(len(jpeg(px, 0))) for px in INPUT_PX],
+        accuracy=[0.3, 0.42, 0.5, 0.56],
+        latency_ms=[
+            [latency_ms * cost * (0.5 + 0.5 * b) for b in range(1, MAX_BATCH + 1)] for cost in COSTS
+        ],
+    )
+
+
+class Source:
+    """Five JPEGs of every size, looped; see client.source.Source."""
+
+    def start(self) -> None:
+        pass
+
+    def clip_frame(self, k: int) -> int:
+        return k % CLIP_FRAMES
+
+    def frame(self, k: int, px: int) -> SourceFrame:
+        number = k % CLIP_FRAMES
+        return SourceFrame(b"clip:%d" % number, jpeg(px, number), number)
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class Struck:
+    """What came of a fault."""
+
+    fault: Fault
+    state: str = ""
+    hits: int = 0
+    struck_s: float = float("inf")
+    healed_s: float = float("inf")
+
+    def hit(self) -> None:
+        self.hits += 1
+
+
+@dataclass
+class Serving:
+    """One life of the server."""
+
+    engine: Engine
+    service: Service
+    listener: Server
+    spy: EngineSpy
+    health: list[tuple[float, bool]]
+    started_s: float
+    ready_s: float = float("inf")
+    stopping_s: float = float("inf")
+    ended_s: float = float("inf")
+    killed: bool = False
+
+
+@dataclass
+class Streamed:
+    """One honest client's run."""
+
+    rows: list[FrameRow]
+    detections: dict[int, Any]
+    ended_s: float = float("inf")
+    error: str = ""
+    gone: str = ""
+
+
+class World:
+    """Everything that a scenario names, on the running loop."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        self.scenario, self.loop = scenario, loop
+        self.rng = Random(derived_seed(scenario.seed, "world"))
+        self.profile = profile_of(scenario.latency_ms)
+        rng = Random(derived_seed(scenario.seed, "host"))
+        self.host = Host(loop, rng, self.profile, *scenario.jitter)
+        self.network = Network(loop)
+        self.servings: list[Serving] = []
+        self.struck: list[Struck] = []
+        self.streamed: list[Streamed] = []
+        self.problems: list[str] = []  # what no check would see otherwise
+        self.stalls: list[tuple[float, float]] = []
+        self.wall_offset_s = 0.0
+        self.left: list[str] = []  # after the end
+        self.lock = asyncio.Lock()  # one start or end of the server at a time
+        for i, client in enumerate(scenario.clients):
+            self.add_link(f"client-{i}", Trace(f"link {i}", client.mbps, client.step_s))
+        loop.set_exception_handler(self._on_exception)
+
+    def _on_exception(self, _: Any, context: dict[str, Any]) -> None:
+        self.problems.append(f"unhandled: {context.get('exception') or context['message']!r}")
+
+    def add_link(self, name: str, trace: Trace) -> Link:
+        link = self.network.links[name] = Link(self.loop, trace, DELAY_S)
+        return link
+
+    # --- the server
+
+    @property
+    def serving(self) -> Serving:
+        return self.servings[-1]
+
+    async def start_server(self) -> None:
+        """Start a server; one that cannot start is started again, as its keeper would."""
+        while not await self._started(self._new_server()):
+            await asyncio.sleep(KEEPER_S)
+
+    async def _started(self, serving: Serving) -> bool:
+        self.servings.append(serving)
+        working = [
+            slot for slot in self.host.slots.values() if not slot.moods and slot.name != "planner"
+        ]
+        try:
+            await serving.engine.start()
+        except JellyfishError as error:
+            serving.ended_s = self.loop.time()
+            if working:
+                self.problems.append(f"no start in spite of {working[0].name}: {error!r}")
+            return False
+        serving.ready_s = self.loop.time()
+        self.network.server = serving.listener
+        return True
+
+    def _new_server(self) -> Serving:
+        number = len(self.servings)
+        specs = [_spec(i) for i in range(self.scenario.gpus)]
+        workers = [
+            ProcessWorker(spec, f"worker-{i}", launch=self.host.launch)
+            for i, spec in enumerate(specs)
+        ]
+        planner = ProcessPlanner("jellyfish", launch=self.host.launch)
+        health: list[tuple[float, bool]] = []
+        engine = Engine(
+            self.profile,
+            workers,
+            planner,
+            policy("jellyfish"),
+            Random(derived_seed(self.scenario.seed, f"engine {number}")),
+            CONFIG,
+            lambda healthy: health.append((self.loop.time(), healthy)),
+        )
+        service = Service(engine)
+        listener = Server(self.network, service)
+        spy = EngineSpy(engine, self.loop, self.profile)
+        return Serving(engine, service, listener, spy, health, self.loop.time())
+
+    async def stop_server(self) -> None:
+        """End the server in order, as server.process does."""
+        serving = self.serving
+        serving.stopping_s = self.loop.time()
+        await serving.engine.stop(DRAIN_S)
+        await serving.service.close(FLUSH_S)
+        await serving.listener.stop(STREAMS_S)
+        serving.ended_s = self.loop.time()
+
+    async def kill_server(self) -> None:
+        """End it without a word: connections break, children die, nothing is said any more."""
+        serving = self.serving
+        serving.killed, serving.ended_s = True, self.loop.time()
+        serving.listener.kill()
+        for process in list(self.host.alive):
+            process.exit(-9)
+        # What is left of it on this loop is freed; nobody can hear it any more.
+        await serving.engine.stop(0)
+        await serving.service.close(0)
+        await serving.listener.stop(0)
+
+    # --- clients
+
+    async def stream(self, i: int) -> None:
+        """Play client `i` from its start to its end."""
+        client = self.scenario.clients[i]
+        await asyncio.sleep(client.start_s)
+        config = SessionConfig(
+            client=i,
+            name=f"client-{i}",
+            fps=client.fps,
+            slo_ms=client.slo_ms,
+            stream_s=self.scenario.length_s - client.start_s,
+        )
+        session = Session(config, GrpcTransport(f"client-{i}"), Source())
+        streamed = Streamed(session.rows, session.detections)
+        self.streamed[i] = streamed
+        try:
+            await session.run()
+        except Exception as error:
+            streamed.error = repr(error)
+        streamed.gone, streamed.ended_s = session.gone, self.loop.time()
+
+    # --- states
+
+    def state_of(self, target: str) -> str:
+        """Return which of STATES a target is in; of what is no GPU: the server."""
+        if self.serving.stopping_s < self.loop.time():
+            return "draining"
+        if target.startswith("gpu:") and not target.endswith("all"):
+            process = self.host.slot(f"worker-{target[4:]}").process
+            states = [process.state] if process is not None and not process.ended else ["starting"]
+        else:
+            states = [p.state for p in self.host.alive if p.slot.name.startswith("worker")]
+        for state in ("starting", "loading", "swapping"):
+            if state in states:
+                return state
+        return "running" if states else "starting"
+
+
+def _spec(i: int) -> DeviceSpec:
+    return DeviceSpec(
+        kind="emulated",
+        zoo=_ZOO,
+        model=Path("emulation.json"),
+        input_px=INPUT_PX,
+        max_batch=MAX_BATCH,
+        seed=i,
+    )
+
+
+_ZOO = read_zoo(ROOT / "config/zoo/yolov3-tiny.yaml")
+
+
+@contextmanager
+def simulated_grpc(world: World) -> Iterator[None]:
+    """Have the client's transport open channels of the simulated network."""
+    original = grpc.aio.insecure_channel
+    grpc.aio.insecure_channel = world.network.channel
+    try:
+        yield
+    finally:
+        grpc.aio.insecure_channel = original
