@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 OPEN = "/grpc.health.v1.Health/"  # answers anybody: whoever probes a server holds no secret
 WATCHES = 4  # Health.Watch streams a connection
+NAME_LIMIT = 200  # characters of a service that is watched
 
 Context = Any  # grpc.aio.ServicerContext is generic in ways that help nobody here
 
@@ -122,6 +123,8 @@ class BoundedHealth(health.aio.HealthServicer):  # type: ignore[misc,name-define
     async def Watch(self, request: Any, context: Context) -> None:  # noqa: N802 - gRPC's name
         """Tell the status of a service whenever it changes."""
         connection = context.peer()
+        if len(request.service) > NAME_LIMIT:  # it is kept as long as the stream is open
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no service has such a name")
         if self._watches[connection] >= WATCHES:
             why = f"more than {WATCHES} watches on one connection"
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, why)

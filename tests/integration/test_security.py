@@ -103,6 +103,8 @@ async def test_a_connection_watches_health_a_few_times_only(tmp_path: Path) -> N
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
         assert await code_of(stub.Watch(request)) is grpc.StatusCode.RESOURCE_EXHAUSTED
         elsewhere: Any = HealthStub(other)
+        long = elsewhere.Watch(health_pb2.HealthCheckRequest(service="x" * 1000))
+        assert await code_of(long) is grpc.StatusCode.INVALID_ARGUMENT
         assert (await elsewhere.Watch(request).read()) is not EOF
         watches.pop().cancel()  # makes room for another
         async with asyncio.timeout(10):
