@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from client.shaping.tc_commands import PORTS_EACH
+from client.shaping.tc_root import PORTS_EACH
 from experiment.testbed import INTERFACE, NamespaceTestbed, Node
 from jellyfish.trace import Trace, constant, from_rates
 from tests.namespaces import connect, inside, listen

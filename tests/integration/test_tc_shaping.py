@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
-from client.shaping.tc_commands import PORTS_EACH
+from client.shaping.tc_root import PORTS_EACH
 from experiment.hosts import LocalConnection, Process
 from experiment.shaping import HostProcess, ShapedClient
 from experiment.tc_shaping import FIRST_PORT, TcSettings, TcShaper
