@@ -74,7 +74,7 @@ _TC = ("/usr/sbin/tc", "/sbin/tc")
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 _FOLDER = "/run/jellyfish-tc"  # root's; gone with the boot, as qdiscs are
 _TC_S = 20.0
-_CLAIM_S = 2.0  # for one that puts back just now
+_CLAIM_S = 1.0  # for one that puts back just now
 
 
 class RefusedError(Exception):
