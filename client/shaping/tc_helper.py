@@ -6,8 +6,8 @@ copy that is root's own.
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import select
 import shutil
 import socket
@@ -36,7 +36,7 @@ def root_command(interface: str) -> list[str]:
         raise RunError(f"{_cannot()}: {INSTALLED} is not installed{_hint(interface)}")
     if (weak := changeable(INSTALLED)) is not None:
         raise RunError(
-            f"{_cannot()}: {getpass.getuser()} could change {weak}, and sudo runs {INSTALLED} as "
+            f"{_cannot()}: {_user()} could change {weak}, and sudo runs {INSTALLED} as "
             f"root{_hint(interface)}"
         )
     return ["sudo", "-n", str(INSTALLED), interface]
@@ -53,16 +53,24 @@ def changeable(path: Path) -> Path | None:
 
 def installing(interface: str) -> list[str]:
     """Return what an administrator does on a host once, for people to read."""
-    rule = f"{getpass.getuser()} ALL=(root) NOPASSWD: {INSTALLED} {interface}"
-    return [f"{_install()}", f"visudo, to add this line: {rule}"]
+    rule = f"{_user()} ALL=(root) NOPASSWD: {INSTALLED} {interface}"
+    return [_install(), f"visudo, to add this line: {rule}"]
 
 
 def _install() -> str:
     return f"install -o root -g root -m 0755 {tc_root.__file__} {INSTALLED}"
 
 
+def _user() -> str:
+    """Return this user's name; sudo's word for a user without one. LOGNAME may be another's."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"#{os.geteuid()}"
+
+
 def _cannot() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()} may not shape traffic"
+    return f"{_user()}@{socket.gethostname()} may not shape traffic"
 
 
 def _hint(interface: str) -> str:
