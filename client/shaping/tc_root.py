@@ -35,7 +35,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import NamedTuple
 
 VERSION = 1  # raise it with every change of requests or of what is refused: hosts then ask for it
@@ -48,12 +47,8 @@ UNLIMITED_BPS = 100_000_000_000
 LONGEST = 128  # bytes of a request
 
 _UPLINK = ("number", "first_port", "rate", "burst", "limit", "frame")
-VERBS = {
-    "root": ("queue_frames",),
-    "tbf": _UPLINK,
-    "htb": _UPLINK,
-    "rate": ("number", "rate", "burst"),
-}
+_RATE = ("number", "rate", "burst")
+VERBS = {"root": ("queue_frames",), "tbf": _UPLINK, "htb": _UPLINK, "rate": _RATE}
 BOUNDS = {
     "queue_frames": (1000, 1_000_000),  # with fewer, one could starve what is not shaped
     "number": (1, 4032),  # blocks of ports; handles up to 5a06:
@@ -81,15 +76,8 @@ class RefusedError(Exception):
     """A request, or the state of the host, that this program does not go along with."""
 
 
-@dataclass(frozen=True)
-class Qdisc:
-    """A root qdisc, as `tc qdisc show` tells it.
-
-    Args:
-        kind: for example fq_codel.
-        handle: for example `8001:`; `0:` is one that the kernel chose itself.
-        options: the rest.
-    """
+class Qdisc(NamedTuple):
+    """A root qdisc, as `tc qdisc show` tells it; with handle `0:` the kernel chose it itself."""
 
     kind: str
     handle: str
@@ -108,8 +96,7 @@ class Qdisc:
     @property
     def restorable(self) -> bool:
         """Whether it can be put back after another one has taken its place."""
-        known = self.kind in _RESTORABLE and _OPTIONS.fullmatch(self.options) is not None
-        return self.default or known
+        return self.default or (self.kind in _RESTORABLE and bool(_OPTIONS.fullmatch(self.options)))
 
     def commands(self, interface: str) -> list[str]:
         """Return what puts it back in the place of another one."""
@@ -168,10 +155,7 @@ class Uplink(NamedTuple):
 
 
 class Lines:
-    """Turns requests into lines for `tc -batch`; every line that sets a rate comes from here.
-
-    Args:
-        interface: its name.
+    """Turns requests into lines for `tc -batch`; but for putting back, tc gets no other lines.
 
     Raises:
         RefusedError: that is no name of an interface.
@@ -198,8 +182,9 @@ class Lines:
             raise RefusedError(f"request {request!a}: `root` comes first, and once")
         number = numbers[0]
         if (verb == "rate") != (number in self._uplinks):
-            there = "there is such a client" if number in self._uplinks else "there is no client"
-            raise RefusedError(f"request {request!a}: {there}")
+            raise RefusedError(
+                f"request {request!a}: want a known client for `rate`, else a new one"
+            )
         if verb == "rate":
             return [self._change(self._uplinks[number]._replace(rate=numbers[1], burst=numbers[2]))]
         uplink = Uplink(verb, *numbers)
@@ -209,7 +194,7 @@ class Lines:
         return list(self._add(uplink))
 
     def _add(self, uplink: Uplink) -> Iterator[str]:
-        below, at = self._below(uplink), self._at(uplink)
+        at, below = self._places(uplink)
         if uplink.leaf == "tbf":
             yield f"class add {at} htb rate {UNLIMITED_BPS}bit quantum {uplink.frame}"
             yield f"qdisc add {below} {_tbf(uplink)}"
@@ -225,16 +210,15 @@ class Lines:
             )
 
     def _change(self, uplink: Uplink) -> str:
+        at, below = self._places(uplink)
         if uplink.leaf == "tbf":
-            return f"qdisc change {self._below(uplink)} {_tbf(uplink)}"
-        return f"class change {self._at(uplink)} {_htb(uplink)}"
+            return f"qdisc change {below} {_tbf(uplink)}"
+        return f"class change {at} {_htb(uplink)}"
 
-    def _at(self, uplink: Uplink) -> str:
-        return f"dev {self._interface} parent {HANDLE} classid {HANDLE}{uplink.number:x}"
-
-    def _below(self, uplink: Uplink) -> str:
-        parent = f"{HANDLE}{uplink.number:x}"
-        return f"dev {self._interface} parent {parent} handle {MAJOR + uplink.number:x}:"
+    def _places(self, uplink: Uplink) -> tuple[str, str]:
+        own, where = f"{HANDLE}{uplink.number:x}", f"dev {self._interface} parent"
+        at = f"{where} {HANDLE} classid {own}"
+        return at, f"{where} {own} handle {MAJOR + uplink.number:x}:"
 
 
 def _tbf(uplink: Uplink) -> str:
@@ -242,15 +226,14 @@ def _tbf(uplink: Uplink) -> str:
 
 
 def _htb(uplink: Uplink) -> str:
-    limits = f"rate {uplink.rate}bit ceil {uplink.rate}bit"
-    bursts = f"burst {uplink.burst} cburst {uplink.burst}"
-    return f"htb {limits} {bursts} quantum {uplink.frame}"
+    rate, burst = uplink.rate, uplink.burst
+    limits = f"rate {rate}bit ceil {rate}bit burst {burst} cburst {burst}"
+    return f"htb {limits} quantum {uplink.frame}"
 
 
 def _tc() -> str:
-    for path in _TC:
-        if os.path.exists(path):
-            return path
+    if found := [path for path in _TC if os.path.exists(path)]:
+        return found[0]
     raise RefusedError(f"there is no {_TC[0]} (Debian: iproute2)")
 
 
@@ -269,61 +252,36 @@ def _run(*options: str, lines: Sequence[str] = ()) -> str:
     return done.stdout
 
 
-def _apply(lines: Sequence[str]) -> None:
-    _run("-batch", "-", lines=lines)
-
-
-class Held:
-    """An interface that this process alone shapes, and the qdisc that it had before.
-
-    Args:
-        interface: its name.
-        path: of a file that remembers the qdisc across processes, and is locked by this one.
-
-    Raises:
-        RefusedError: another process shapes it.
-    """
+class _Held:
+    """An interface that this process alone shapes, and its own qdisc, which a file remembers."""
 
     def __init__(self, interface: str, path: str) -> None:
-        self._interface, self._path = interface, path
-        self._file = _lock(path, interface)
+        self._interface, self._file = interface, _lock(path, interface)
 
-    def root(self) -> Qdisc:
-        """Return the present root qdisc."""
+    def _root(self) -> Qdisc:
         return root_qdisc(_run("qdisc", "show", "dev", self._interface)) or _DEFAULT
 
     def remember(self) -> None:
-        """Write down the root qdisc, before another one takes its place.
-
-        Raises:
-            RefusedError: it could not be put back.
-        """
-        before = self.root()
+        """Write down the root qdisc, before another one takes its place."""
+        before = self._root()
         if not before.restorable:
             raise RefusedError(
                 f"{self._interface} has a qdisc that could not be put back afterwards: "
                 f"`{before.kind} {before.handle} {before.options}`"
             )
-        value = json.dumps([before.kind, before.handle, before.options])
         os.ftruncate(self._file, 0)
-        os.pwrite(self._file, value.encode(), 0)
+        os.pwrite(self._file, json.dumps(before).encode(), 0)
 
     def put_back(self) -> None:
-        """Put back the root qdisc that ours has replaced, if it has.
-
-        Raises:
-            RefusedError: tc fails, or shows another qdisc than before.
-        """
-        if not self.root().ours:
+        """Put back the root qdisc that ours has replaced, if it has."""
+        if not self._root().ours:
             return
         before = self._before()
-        _apply(before.commands(self._interface))
-        after = self.root()
+        _run("-batch", "-", lines=before.commands(self._interface))
+        after = self._root()
         if not before.default and after != before:
-            raise RefusedError(
-                f"{self._interface} had `{before.kind} {before.options}` and got back "
-                f"`{after.kind} {after.options}`"
-            )
+            had, got = (f"`{one.kind} {one.options}`" for one in (before, after))
+            raise RefusedError(f"{self._interface} had {had} and got back {got}")
 
     def _before(self) -> Qdisc:
         with suppress(ValueError, TypeError):
@@ -331,10 +289,6 @@ class Held:
             if before.restorable:
                 return before
         return _DEFAULT  # nothing (whole) was written down
-
-    def forget(self) -> None:
-        """Remove the file."""
-        os.unlink(self._path)
 
 
 def _folder() -> str:
@@ -361,14 +315,8 @@ def _lock(path: str, interface: str) -> int:
 
 
 def _requests(tc: subprocess.Popen[bytes]) -> Iterator[bytes]:
-    """Yield each line of standard input until it ends.
-
-    Raises:
-        RefusedError: a line is endless, or tc has ended.
-    """
     assert tc.stdout is not None, "opened as a pipe"
-    pending = b""
-    end = tc.stdout.fileno()
+    pending, end = b"", tc.stdout.fileno()
     while True:
         ready, _, _ = select.select([0, end], [], [])
         if end in ready and not os.read(end, 4096):
@@ -384,7 +332,7 @@ def _requests(tc: subprocess.Popen[bytes]) -> Iterator[bytes]:
             parse(pending)
 
 
-def _serve(lines: Lines, held: Held) -> None:
+def _serve(lines: Lines, held: _Held) -> None:
     # Changes of rate go to one tc that lives as long as this process, and sees nothing but lines
     # made here: from request to kernel 0.2 ms on two busy cores, where a tc for each took 5 ms.
     with subprocess.Popen(
@@ -403,14 +351,10 @@ def _serve(lines: Lines, held: Held) -> None:
                 continue
             if request.startswith(b"root "):
                 held.remember()
-            _apply(told)
-            _say("ok")
+            _run("-batch", "-", lines=told)
+            os.write(1, b"ok\n")
     if tc.returncode != 0:
         raise RefusedError("tc has ended")
-
-
-def _say(line: str) -> None:
-    os.write(1, f"{line}\n".encode())
 
 
 def shape(interface: str) -> None:
@@ -424,14 +368,15 @@ def shape(interface: str) -> None:
     if interface not in (name for _, name in socket.if_nameindex()):
         raise RefusedError(f"there is no interface {interface}")
     namespace = os.stat("/proc/self/ns/net").st_ino
-    held = Held(interface, f"{_folder()}/{namespace}-{interface}")
+    path = f"{_folder()}/{namespace}-{interface}"
+    held = _Held(interface, path)
     held.put_back()
     try:
-        _say(f"{NAME} {VERSION}")
+        os.write(1, f"{NAME} {VERSION}\n".encode())
         _serve(lines, held)
     finally:
         held.put_back()
-        held.forget()
+        os.unlink(path)
 
 
 def main(arguments: Sequence[str]) -> int:
