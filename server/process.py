@@ -20,6 +20,7 @@ from jellyfish.protocol import jellyfish_pb2 as pb
 from jellyfish.protocol.jellyfish_pb2_grpc import add_JellyfishServicer_to_server
 from server.config import ServerJob
 from server.engine import Engine
+from server.limits import Limits
 from server.planner import ProcessPlanner
 from server.service import Service
 from server.worker_process import ProcessWorker
@@ -28,13 +29,13 @@ log = logging.getLogger(__name__)
 
 NAME = str(pb.DESCRIPTOR.services_by_name["Jellyfish"].full_name)
 READY = "server.ready.json"
-MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 DRAIN_S, FLUSH_S, STREAMS_S = 1.5, 0.5, 0.5  # with 2 s for workers: well within 5 s
-OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.so_reuseport", 0),  # a busy port is an error, not a port to share
-)
+OPTIONS = (("grpc.so_reuseport", 0),)  # a busy port is an error, not a port to share
+
+
+def options(limits: Limits) -> list[tuple[str, Any]]:
+    """Return gRPC's options for a server with these limits; a larger message ends its stream."""
+    return [*OPTIONS, ("grpc.max_receive_message_length", limits.message_bytes)]
 
 
 class ServerProcess:
@@ -58,9 +59,9 @@ class ServerProcess:
             RunError: the port is busy.
         """
         (self._job.out_dir / READY).unlink(missing_ok=True)
-        server = grpc.aio.server(options=OPTIONS)
-        port = self._listen(server)
         engine = self._engine()
+        server = grpc.aio.server(options=options(engine.settings.limits))
+        port = self._listen(server)
         service = Service(engine, self._job.secret())
         add_JellyfishServicer_to_server(service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
