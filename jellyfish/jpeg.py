@@ -108,8 +108,8 @@ def _segment(data: bytes, at: int) -> tuple[int, int, int]:
     """Return the marker of the segment at `at`, and where its content begins and ends."""
     found = _MARKER.match(data, at)
     if found is None:
-        rest = data[at : at + 1]
-        raise ValueError(_CUT if rest in (b"", b"\xff") else "the JPEG has bytes between segments")
+        rest = data[at:].strip(b"\xff")
+        raise ValueError("the JPEG has bytes between segments" if rest else _CUT)
     code, start = found[1][0], found.end() + 2
     if code == _END[1]:
         raise ValueError("the JPEG holds no picture")

@@ -24,10 +24,7 @@ log = logging.getLogger(__name__)
 HEADER = struct.Struct("!II")  # how many buffers go beside the pickle, and its length
 SIZE = struct.Struct("!Q")  # of a buffer: these stand before the pickle
 OUT_OF_BAND = 1 << 15  # bytes from which a buffer is not worth copying
-PARTS_AT_ONCE, AT_ONCE = (
-    64,
-    1 << 18,
-)  # buffers and bytes handed to the kernel in one go: a fraction of a millisecond
+PARTS_AT_ONCE, AT_ONCE = 64, 1 << 18  # to the kernel in one go: a fraction of a millisecond
 MOST_BYTES = 1 << 30  # of a buffer: more is nonsense
 
 Parts = list[bytearray]  # a message as it arrived: sizes and pickle, then the buffers
