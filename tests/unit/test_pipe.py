@@ -119,3 +119,26 @@ async def test_a_reader_that_went_away_ends_the_pipe(
     await asyncio.wait_for(ended.wait(), 5)
     pipe.close()
     assert ours.fileno() == -1
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"\xff" * 40,
+        bytes(40),
+        HEADER.pack(0, 4) + b"what",
+        HEADER.pack(1, 1) + (1 << 60).to_bytes(8) + b"?",
+    ],
+)
+async def test_a_child_that_says_nonsense_is_given_up(
+    pair: tuple[socket.socket, socket.socket], nonsense: bytes
+) -> None:
+    ours, theirs = pair
+    ended = asyncio.Event()
+    got: list[object] = []
+    pipe = LoopPipe(asyncio.get_running_loop(), ours, got.append, ended.set)
+    theirs.sendall(b"".join(pack("sense")) + nonsense)
+    await asyncio.wait_for(ended.wait(), 5)
+    assert got == ["sense"]
+    pipe.send("to nobody")
+    assert ours.fileno() == -1
