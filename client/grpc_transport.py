@@ -23,7 +23,6 @@ from jellyfish.protocol.jellyfish_pb2_grpc import JellyfishStub
 
 T = TypeVar("T")
 
-MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 _PATIENCE_S = 10.0  # for connecting and registering, on a link as slow as a trace may be
 _LEAVE_S = 0.3
 _EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in the stubs alone
@@ -104,8 +103,6 @@ class GrpcTransport:
 
     def _open(self) -> grpc.aio.Channel:
         options: list[tuple[str, Any]] = [
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ("grpc.enable_http_proxy", 0),
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.keepalive_time_ms", 5_000),  # of silence, then a ping finds out who is gone

@@ -79,6 +79,7 @@ class ServerJob:
             cached_dnns=self.cached_dnns,
             wire_ms=self.wire_ms,
             max_clients=self.max_clients,
+            check_images=any(device.get("kind") != "emulated" for device in self.devices),
         )
 
     def read_policy(self) -> Policy:

@@ -20,6 +20,7 @@ from jellyfish.protocol import jellyfish_pb2 as pb
 from jellyfish.protocol.jellyfish_pb2_grpc import add_JellyfishServicer_to_server
 from server.config import ServerJob
 from server.engine import Engine
+from server.limits import Limits
 from server.planner import ProcessPlanner
 from server.security import BoundedHealth, Certificates, SecretInterceptor
 from server.service import Service
@@ -29,12 +30,9 @@ log = logging.getLogger(__name__)
 
 NAME = str(pb.DESCRIPTOR.services_by_name["Jellyfish"].full_name)
 READY = "server.ready.json"
-MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 MAX_METADATA_BYTES = 8 * 1024
 DRAIN_S, FLUSH_S, STREAMS_S = 1.5, 0.5, 0.5  # with 2 s for workers: well within 5 s
 OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.so_reuseport", 0),  # a busy port is an error, not a port to share
     ("grpc.max_concurrent_streams", 100),  # a connection; a client of ours needs two
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
@@ -45,6 +43,11 @@ OPTIONS = (
     ("grpc.http2.max_pings_without_data", 0),  # any number
     ("grpc.http2.min_ping_interval_without_data_ms", 1_000),  # ours ping every 5 s
 )
+
+
+def options(limits: Limits) -> list[tuple[str, Any]]:
+    """Return gRPC's options for a server with these limits; a larger message ends its stream."""
+    return [*OPTIONS, ("grpc.max_receive_message_length", limits.message_bytes)]
 
 
 class ServerProcess:
@@ -68,9 +71,11 @@ class ServerProcess:
             RunError: the port is busy.
         """
         (self._job.out_dir / READY).unlink(missing_ok=True)
-        server = grpc.aio.server(interceptors=self._interceptors(), options=OPTIONS)
-        port = self._listen(server)
         engine = self._engine()
+        server = grpc.aio.server(
+            interceptors=self._interceptors(), options=options(engine.settings.limits)
+        )
+        port = self._listen(server)
         service = Service(engine)
         add_JellyfishServicer_to_server(service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
