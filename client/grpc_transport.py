@@ -6,23 +6,23 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # read on import; what matters, we say ourselves
 
 import grpc
 
+from client.security import Security, host_of
 from client.transport import Received
-from jellyfish.errors import JellyfishError, RejectedError, RunError
+from jellyfish.errors import ConfigError, JellyfishError, RejectedError, RunError
 from jellyfish.messages import Frame, Registration
+from jellyfish.protocol import VERSIONS
 from jellyfish.protocol import jellyfish_pb2 as pb
 from jellyfish.protocol.convert import event_from_wire, frame_to_wire, registration_from_wire
 from jellyfish.protocol.jellyfish_pb2_grpc import JellyfishStub
 
 T = TypeVar("T")
 
-MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 _PATIENCE_S = 10.0  # for connecting and registering, on a link as slow as a trace may be
 _LEAVE_S = 0.3
 _EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in the stubs alone
@@ -33,21 +33,6 @@ _REFUSALS = (
     grpc.StatusCode.PERMISSION_DENIED,
     grpc.StatusCode.FAILED_PRECONDITION,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Security:
-    """How to trust the server and to be trusted.
-
-    Args:
-        ca: PEM certificates that the server's must descend from; None for no TLS.
-        host: the name in the server's certificate, where a relay hides it.
-        secret: sent as bearer token with each call; None for none.
-    """
-
-    ca: bytes | None = None
-    host: str | None = None
-    secret: str | None = None
 
 
 class GrpcTransport:
@@ -77,12 +62,14 @@ class GrpcTransport:
             async with asyncio.timeout(_PATIENCE_S):
                 await self._channel.channel_ready()
         except TimeoutError:
-            raise RunError(f"no server answers at {self._server}") from None
+            distrust = ", or one of the two does not trust the other's certificate"
+            doubt = "" if self._security.ca is None else distrust
+            raise RunError(f"no server answers at {self._server}{doubt}") from None
 
     async def register(self, name: str, fps: float, slo_ms: float) -> Registration:
         """Join and open the stream; see `Transport.register`."""
         stub = self._stub()
-        request = pb.RegisterRequest(name=name, fps=fps, slo_ms=slo_ms)
+        request = pb.RegisterRequest(name=name, fps=fps, slo_ms=slo_ms, version=VERSIONS[-1])
         call = stub.Register(request, timeout=_PATIENCE_S, metadata=self._metadata())
         registration = registration_from_wire(await self._understood(call))
         self._token = registration.token
@@ -116,16 +103,21 @@ class GrpcTransport:
 
     def _open(self) -> grpc.aio.Channel:
         options: list[tuple[str, Any]] = [
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ("grpc.enable_http_proxy", 0),
             ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.keepalive_time_ms", 5_000),  # of silence, then a ping finds out who is gone
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.max_pings_without_data", 0),  # any number
         ]
-        if self._security.ca is None:
+        try:
+            credentials = self._security.credentials()
+        except ConfigError as error:  # they were good at the start: somebody is writing them now
+            raise RunError(str(error)) from error
+        if credentials is None:
             return grpc.aio.insecure_channel(self._target, options=options)
-        if self._security.host is not None:
-            options.append(("grpc.ssl_target_name_override", self._security.host))
-        credentials = grpc.ssl_channel_credentials(root_certificates=self._security.ca)
+        host = host_of(self._server)  # the certificate's, also where a relay hides the server
+        options.append(("grpc.ssl_target_name_override", host))
         return grpc.aio.secure_channel(self._target, credentials, options=options)
 
     def _stub(self) -> Any:

@@ -7,16 +7,18 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from client.grpc_transport import Security
+from client.security import Security, host_of
 from client.session import SILENCE_S, SessionConfig
 from jellyfish.errors import ConfigError
 from jellyfish.files.atomic import read_json
+from jellyfish.files.credentials import is_loopback, read_secret
 from jellyfish.policy import policy
 from jellyfish.trace import Trace, from_rates
 
 _POSITIVE = ("fps", "slo_ms", "stream_s", "silence_s", "in_flight_limit")
 _NOT_NEGATIVE = ("client", "start_after_s", "delay_ms", "wire_ms")
 _WHOLE = ("client", "in_flight_limit", "seed")
+_OPTIONAL_PATHS = ("tls_ca", "tls_cert", "tls_key", "secret_file")
 _PARTS = {"clip": "name and path", "trace": "mbps and step_s"}
 
 KEYS = """\
@@ -40,7 +42,11 @@ KEYS = """\
   policy           the policy whose rules for clients it follows (jellyfish)
   seed             recorded; nothing in a client is random (0)
   tls_ca           PEM file of certificates to trust; null for no TLS (null)
-  secret_file      file with the server's bearer secret; null for none (null)
+  tls_cert         PEM file of the client's certificate, where the server asks for one, and of
+                   those between it and its CA; null for none (null)
+  tls_key          PEM file of its key (null)
+  secret_file      file with the server's bearer secret; needs TLS, except to loopback; null for
+                   none (null)
 """
 
 
@@ -67,6 +73,8 @@ class Job:
     policy: str = "jellyfish"
     seed: int = 0
     tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     secret_file: Path | None = None
 
     def session(self) -> SessionConfig:
@@ -104,15 +112,12 @@ class Job:
         """Return what the transport needs to know of TLS and secrets.
 
         Raises:
-            ConfigError: a file cannot be read.
+            ConfigError: a file cannot be used.
         """
-        try:
-            ca = self.tls_ca.read_bytes() if self.tls_ca else None
-            secret = self.secret_file.read_text().strip() if self.secret_file else None
-        except OSError as error:
-            raise ConfigError(f"client job: {error.filename}: {error.strerror}") from None
-        host = self.server.rpartition(":")[0].strip("[]")
-        return Security(ca=ca, host=host if ca else None, secret=secret)
+        secret = None if self.secret_file is None else read_secret(self.secret_file, "secret_file")
+        found = Security(ca=self.tls_ca, cert=self.tls_cert, key=self.tls_key, secret=secret)
+        found.credentials()  # what is wrong with its files is told now, not on connecting
+        return found
 
     def path(self, suffix: str) -> Path:
         """Return the path of this client's file with that suffix."""
@@ -137,7 +142,7 @@ def read_job(path: Path) -> Job:
         if field.default is MISSING and key not in value:
             raise ConfigError(f"{path}: {key} is missing")
     _check(path, value)
-    for key in ("out_dir", "tls_ca", "secret_file"):
+    for key in ("out_dir", *_OPTIONAL_PATHS):
         if value.get(key) is not None:
             value[key] = Path(value[key])
     return Job(**value)
@@ -162,6 +167,23 @@ def _check(path: Path, value: dict[str, Any]) -> None:
     host, _, port = str(value["server"]).rpartition(":")
     if not (host and port.isdecimal()):
         raise ConfigError(f"{path}: server is {value['server']!r}; want HOST:PORT")
+    _check_security(path, value)
+
+
+def _check_security(path: Path, value: dict[str, Any]) -> None:
+    for name in _OPTIONAL_PATHS:
+        if not isinstance(value.get(name) or "", str):
+            raise ConfigError(f"{path}: {name} is {value[name]!r}; want a file, or null")
+    tls, cert, key, secret = (value.get(name) is not None for name in _OPTIONAL_PATHS)
+    if cert != key:
+        raise ConfigError(f"{path}: tls_cert and tls_key go together; one is missing")
+    if cert and not tls:
+        raise ConfigError(f"{path}: tls_cert needs tls_ca")
+    if secret and not tls and not is_loopback(host_of(value["server"])):
+        raise ConfigError(
+            f"{path}: secret_file: the server at {value['server']} is not on loopback, and without "
+            "TLS whoever listens to the network reads the secret; give tls_ca"
+        )
 
 
 def _are_ports(value: Any) -> bool:

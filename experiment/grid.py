@@ -208,12 +208,14 @@ def _seeded_by(settings: dict[str, Any]) -> dict[str, Any]:
     """Return those settings of a run that its seed depends on.
 
     A paired design: policies meet the same seeds, so that they differ in nothing else; so do the
-    two worlds, the hosts of a testbed, and a device and who emulates it.
+    two worlds, the hosts of a testbed, a device and who emulates it, and runs with TLS and without.
     """
     passed_over = {"server", "policy", "simulation", "emulates"}
     kept = {key: value for key, value in settings.items() if key not in passed_over}
     device = settings.get("emulates", settings["device"])
-    return {**kept, "device": device, "world": "measured", "hosts": None}
+    network = {key: value for key, value in settings["network"].items() if key != "tls"}
+    kept |= {"device": device, "network": network}
+    return {**kept, "world": "measured", "hosts": None}
 
 
 def run_settings(config: Config, cell: Cell, clip: str, repetition: int) -> dict[str, Any]:
@@ -231,13 +233,21 @@ def run_settings(config: Config, cell: Cell, clip: str, repetition: int) -> dict
         "server": config["server"],
         "policy": cell.policy,
         "workers": cell.workers,
-        "network": config["network"],
+        "network": _network(config, cell.world),
         "client": of_cell(config, cell)["client"],
         "clients": [[c.slo_ms, c.fps] for c in cell.clients],
         "world": cell.world,
         "hosts": hosts_settings(config["hosts"]) if cell.world == "measured" else None,
         "repetition": repetition,
     }
+
+
+def _network(config: Config, world: str) -> dict[str, Any]:
+    """Return the section of that name; TLS counts where it is spoken alone."""
+    network = dict(config["network"])
+    if world == "simulated" or network.get("tls") == "none":
+        network.pop("tls", None)
+    return network
 
 
 def simulation(config: Config, device: str) -> dict[str, Any]:

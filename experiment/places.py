@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from experiment.hosts import LocalConnection, Process
 from experiment.shaping import HostProcess, RelayShaper, ShapedClient, Shaper
-from jellyfish.files.atomic import read_json, write_json
+from jellyfish.files.atomic import read_json, whole_file, write_json
 from jellyfish.trace import Trace
 
 HERE = "127.0.0.1"
@@ -43,6 +43,14 @@ class Place(Protocol):
     def write(self, name: str, value: Any) -> Path:
         """Write a JSON file into the folder; return its path there."""
 
+    def hide(self, name: str, content: bytes) -> str:
+        """Write a file that only its user can read, until the place ends; return its path there.
+
+        Args:
+            name: ends with .pem.
+            content: ASCII.
+        """
+
     def read(self, name: str) -> Any | None:
         """Return the JSON value of a file in the folder; None where it is missing."""
 
@@ -55,7 +63,7 @@ class Place(Protocol):
         """Raise RunError if the place cannot be reached any more, or its disk is full."""
 
     def end(self) -> None:
-        """End every process there that has not ended."""
+        """End every process there that has not ended, and remove what was hidden."""
 
     def fetch(self, into: Path) -> None:
         """Bring what was written there into a folder of this machine, and remove it there."""
@@ -76,6 +84,7 @@ class LocalPlace:
         self.cores = tuple(sorted(os.sched_getaffinity(0)))
         self._connection = LocalConnection()
         self._started: list[Process] = []
+        self._hidden: list[Path] = []
 
     def begin(self) -> None:
         """Do nothing: see `folder`."""
@@ -92,6 +101,14 @@ class LocalPlace:
         """Write a JSON file; see `Place.write`."""
         write_json(self.folder / name, value)
         return self.folder / name
+
+    def hide(self, name: str, content: bytes) -> str:
+        """Write a file for one pair of eyes; see `Place.hide`."""
+        path = self.folder / name
+        self._hidden.append(path)
+        with whole_file(path, 0o600) as temporary:
+            temporary.write_bytes(content)
+        return str(path)
 
     def read(self, name: str) -> Any | None:
         """Read a JSON file; see `Place.read`."""
@@ -117,9 +134,11 @@ class LocalPlace:
         """Do nothing: this machine is here."""
 
     def end(self) -> None:
-        """End every process, the last one first."""
+        """End every process, the last one first, and remove what was hidden."""
         while self._started:
             self._started.pop().end()
+        while self._hidden:
+            self._hidden.pop().unlink(missing_ok=True)
 
     def fetch(self, into: Path) -> None:
         """Do nothing: it is there."""

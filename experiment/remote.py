@@ -116,9 +116,9 @@ class Hand:
     def nothing(self) -> None:
         """Be heard."""
 
-    def write(self, path: str, text: str) -> None:
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
         """Write a file, whole."""
-        with whole_file(Path(path)) as temporary:
+        with whole_file(Path(path), mode) as temporary:
             temporary.write_text(text)
 
     def read(self, path: str) -> str | None:

@@ -14,7 +14,7 @@ from experiment.remote_host import RemoteHost
 from experiment.shaping import HostProcess
 from jellyfish.errors import RunError
 
-_UNFETCHED = (".pid", ".part")
+_UNFETCHED = (".pid", ".part", ".pem")
 _SHARED = ("client-", "server", "plans.parquet")  # no two hosts have one of the same name
 
 
@@ -31,6 +31,7 @@ class RemotePlace:
         self.host, self.server = host, server
         self.name, self.python, self.cores = host.name, host.python, host.facts.cores
         self.interface = host.spec.interface
+        self._hidden: list[str] = []
         self.folder = Path(host.facts.work, RUNS, f"{key}-{host.name}")
 
     def begin(self) -> None:
@@ -49,6 +50,13 @@ class RemotePlace:
         """Write a JSON file; see `Place.write`."""
         path = self.folder / name
         self.host.ask("write", path=str(path), text=json.dumps(value, allow_nan=False))
+        return path
+
+    def hide(self, name: str, content: bytes) -> str:
+        """Write a file for one pair of eyes; see `Place.hide`."""
+        path = str(self.folder / name)
+        self._hidden.append(path)
+        self.host.ask("write", path=path, text=content.decode("ascii"), mode=0o600)
         return path
 
     def read(self, name: str) -> Any | None:
@@ -90,9 +98,14 @@ class RemotePlace:
             raise RunError(f"{self.name}: the disk of {self.folder} is full")
 
     def end(self) -> None:
-        """End every process there; where the host is lost, they end by themselves."""
+        """End every process there and remove what was hidden.
+
+        Where the host is lost, processes end by themselves, and files stay until the next run.
+        """
         if self.host.lost is None:
             self.host.ask("end_all", grace_s=6.0)
+            while self._hidden:
+                self.host.ask("discard", path=self._hidden.pop())
 
     def fetch(self, into: Path) -> None:
         """Bring the files here; see `Place.fetch`. A lost host keeps them until the next run.

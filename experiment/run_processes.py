@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiment.cores import Cores, kept_to, share
+from experiment.credentials import credentials
 from experiment.grid import Config, Run, is_emulated, pick
 from experiment.jobs import SERVER_JOB, client_jobs, server_job, uplinks
 from experiment.places import Place, Placement
@@ -48,6 +49,7 @@ class Testbed:
     ) -> None:
         self._at, self._config, self._run = at, config, run
         self._folder, self._results, self._root = folder, results, root
+        self._credentials = credentials(config, at)
         self._cores = _cores(config, run, at.server.cores)
         self._stack = ExitStack()
         self._server: HostProcess | None = None
@@ -85,6 +87,8 @@ class Testbed:
             RunError: it ended, or was not ready in time; the text shows the end of its log.
         """
         job = server_job(self._config, self._run, self._at, self._cores, self._results, self._root)
+        if self._credentials is not None:
+            job |= self._credentials.of_server(self._at.server)
         self._server = self._start(self._at.server, "server", "server", job, SERVER_JOB)
         timeout_s = float(self._config["server"]["start_timeout_s"])
         ready = self._wait(
@@ -105,6 +109,8 @@ class Testbed:
         ready = {}
         for i, job in enumerate(jobs):
             name, place = str(job["name"]), self._at.of_client(i)
+            if self._credentials is not None:
+                job |= self._credentials.of_client(place, name)
             self._clients.append(self._start(place, name, "client", job, f"{name}.job.json"))
             ready[f"{name}.ready.json"] = place
         self._wait(

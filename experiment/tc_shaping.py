@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from client.shaping.tc_commands import PORTS_EACH
+from client.shaping.tc_root import PORTS_EACH
 from experiment.shaping import HostProcess, ShapedClient, ShapedHost
 from jellyfish.errors import ConfigError, RunError
 

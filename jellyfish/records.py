@@ -24,6 +24,7 @@ class Reason(StrEnum):
     TOO_LATE = "too late"  # lazy drop: it can no longer make its deadline
     NOT_MAPPED = "not mapped"  # no GPU serves this client in the current plan
     IN_FLIGHT_LIMIT = "in-flight limit"  # too many unanswered frames of this client
+    BYTES_LIMIT = "bytes limit"  # too many bytes of frames without an answer
     TOO_FAST = "faster than registered"  # a client that sends more than its fps
     NO_TIME = "cannot arrive in time"  # the client saw it, and did not send
     SOURCE_SLOW = "source too slow"  # the frame source had nothing at the tick

@@ -63,7 +63,7 @@ def show(fleet: Fleet) -> None:
 
 def show_commands(fleet: Fleet, run: Run) -> None:
     """Print what tc would be told in `run`, host by host."""
-    print(f"\nIn the run {run.key}, tc would be told as root, a line each to `tc -batch -`:")
+    print(f"\nIn the run {run.key}, jellyfish-tc would tell tc, as root:")
     for name, commands in fleet.shaping_commands(run).items():
         print(f"\n# on {name}\n{commands}")
 

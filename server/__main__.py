@@ -22,7 +22,7 @@ Serve a zoo of DNNs over gRPC, one worker process a device. Into out_dir go
   server.json        what became of each client's frames, at the end
 
 SIGTERM and SIGINT end it within 5 s: no more clients, answers to what waits, files, exit code 0.
-It speaks jellyfish.v1.Jellyfish, grpc.health.v1.Health and reflection.
+It speaks jellyfish.v1.Jellyfish, grpc.health.v1.Health and, where asked to, reflection.
 """
 
 

@@ -73,6 +73,7 @@ class Child:
     Attributes:
         alive: neither ended nor killed.
         answered: whether it has answered anything yet.
+        cause: of its end, once it has ended.
     """
 
     def __init__(self, command: Command, name: str, launch: Launch) -> None:
@@ -83,7 +84,7 @@ class Child:
         self._numbers = itertools.count()
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._ended = asyncio.Event()
-        self._cause = "killed"
+        self.cause = "killed"
         self._process, sock = launch(command, self._on_exit)
         self._pipe = LoopPipe(self._loop, sock, self._on_reply, self.kill)
 
@@ -95,7 +96,7 @@ class Child:
     @property
     def epitaph(self) -> str:
         """How it ended."""
-        return f"{self._name}: its process {self.pid} ended ({self._cause})"
+        return f"{self._name}: its process {self.pid} ended ({self.cause})"
 
     async def call(self, method: str, *args: Any) -> Any:
         """Return what the child answers.
@@ -139,7 +140,7 @@ class Child:
         self._pipe.read()  # what it answered before
         self._pipe.close()
         self.alive = False
-        self._cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        self.cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         self._ended.set()
         for reply in self._calls.values():
             if not reply.done():

@@ -88,6 +88,7 @@ class ClientHandle:
     gone: bool = False
     unanswered: int = 0
     suspicion: Suspicion = field(default_factory=Suspicion)
+    held_bytes: int = 0  # of its frames without an answer
     _allowance: Allowance = field(init=False)
 
     def __post_init__(self) -> None:
@@ -132,3 +133,8 @@ class Pending:
     received_s: float
     deadline_s: float
     order: int  # of arrival, over all clients
+
+    @property
+    def held_bytes(self) -> int:
+        """What it takes in memory until it is answered."""
+        return len(self.frame.image) + len(self.frame.tag)

@@ -10,6 +10,7 @@ from typing import Any
 from jellyfish.emulation import worker_seed
 from jellyfish.errors import ConfigError, DataError
 from jellyfish.files.atomic import read_json
+from jellyfish.files.credentials import is_loopback, read_secret
 from jellyfish.files.profiles import read_profile
 from jellyfish.files.zoo import ZooSpec, read_zoo
 from jellyfish.policy import Policy, policy
@@ -31,11 +32,17 @@ KEYS = """\
   cached_dnns      how many DNNs a worker keeps loaded (5)
   wire_ms          latency of the wire, one way, as the scheduler reckons with it (0.5)
   max_clients      more are turned away (256)
-  tls_cert         PEM file of the server's certificates; null: no TLS (null)
+  tls_cert         PEM file of the server's certificate, and of those between it and its CA; read
+                   again when it changes, like the next two; null: no TLS (null)
   tls_key          PEM file of its key (null)
-  secret_file      file whose text clients must send as bearer token; null: none (null)
+  tls_client_ca    PEM file of CAs that clients' certificates must descend from; null: clients
+                   need none (null)
+  secret_file      file whose text calls must carry as bearer token; needs TLS, except on
+                   loopback; null: none (null)
+  reflection       whether gRPC's reflection service tells what there is to call (false)
 """
-_PATHS = ("zoo", "profile", "out_dir", "tls_cert", "tls_key", "secret_file")
+_OPTIONAL_PATHS = ("tls_cert", "tls_key", "tls_client_ca", "secret_file")
+_PATHS = ("zoo", "profile", "out_dir", *_OPTIONAL_PATHS)
 _POSITIVE = ("plan_interval_s", "cached_dnns", "max_clients")
 _NOT_NEGATIVE = ("port", "wire_ms", "seed")
 _WHOLE = ("port", "seed", "cached_dnns", "max_clients")
@@ -60,7 +67,9 @@ class ServerJob:
     max_clients: int = 256
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    tls_client_ca: Path | None = None
     secret_file: Path | None = None
+    reflection: bool = False
 
     @property
     def engine(self) -> EngineConfig:
@@ -70,6 +79,7 @@ class ServerJob:
             cached_dnns=self.cached_dnns,
             wire_ms=self.wire_ms,
             max_clients=self.max_clients,
+            check_images=any(device.get("kind") != "emulated" for device in self.devices),
         )
 
     def read_policy(self) -> Policy:
@@ -127,24 +137,9 @@ class ServerJob:
         """Return the bearer secret, if clients need one.
 
         Raises:
-            ConfigError: its file cannot be read or is empty.
+            ConfigError: its file holds none.
         """
-        if self.secret_file is None:
-            return None
-        secret = _text(self.secret_file, "secret_file").decode(errors="replace").strip()
-        if not secret:
-            raise ConfigError(f"secret_file: {self.secret_file} is empty")
-        return secret
-
-    def certificate(self) -> tuple[bytes, bytes] | None:
-        """Return the key and the certificates in PEM, if the server speaks TLS.
-
-        Raises:
-            ConfigError: a file cannot be read.
-        """
-        if self.tls_cert is None or self.tls_key is None:
-            return None
-        return _text(self.tls_key, "tls_key"), _text(self.tls_cert, "tls_cert")
+        return None if self.secret_file is None else read_secret(self.secret_file, "secret_file")
 
 
 def read_job(path: Path) -> ServerJob:
@@ -175,7 +170,7 @@ def _check(path: Path, value: dict[str, Any]) -> None:
         return ConfigError(f"{path}: {key} is {value[key]!r}; want {want}")
 
     for key in (*_PATHS, "host", "policy"):
-        optional = key in {"tls_cert", "tls_key", "secret_file"}
+        optional = key in _OPTIONAL_PATHS
         if not (isinstance(value.get(key, ""), str) or (optional and value[key] is None)):
             raise wrong(key, "text")
     for key in _POSITIVE + _NOT_NEGATIVE:
@@ -185,6 +180,8 @@ def _check(path: Path, value: dict[str, Any]) -> None:
             raise wrong(key, "a whole number, 0 or more" if key in _WHOLE else "a number")
         if number == 0 and key in _POSITIVE:
             raise wrong(key, "more than 0")
+    if not isinstance(value.get("reflection", False), bool):
+        raise wrong("reflection", "true or false")
     if value.get("port", 0) > 65535:
         raise wrong("port", "at most 65535")
     if not isinstance(value["model"], dict):
@@ -192,8 +189,21 @@ def _check(path: Path, value: dict[str, Any]) -> None:
     devices = value["devices"]
     if not isinstance(devices, list) or not devices or not all(type(d) is dict for d in devices):
         raise wrong("devices", "a list of one {kind, ...} a worker")
-    if (value.get("tls_cert") is None) != (value.get("tls_key") is None):
+    _check_security(path, value)
+
+
+def _check_security(path: Path, value: dict[str, Any]) -> None:
+    tls, key, ca, secret = (value.get(name) is not None for name in _OPTIONAL_PATHS)
+    if tls != key:
         raise ConfigError(f"{path}: tls_cert and tls_key go together; one is missing")
+    if ca and not tls:
+        raise ConfigError(f"{path}: tls_client_ca needs tls_cert and tls_key")
+    host = value.get("host", ServerJob.host)
+    if secret and not tls and not is_loopback(host):
+        raise ConfigError(
+            f"{path}: secret_file: host {host!r} is not loopback, and without TLS whoever listens "
+            "to the network reads the secret; give tls_cert and tls_key"
+        )
 
 
 def _files(detections: Any) -> dict[str, dict[int, Path]]:
@@ -204,10 +214,3 @@ def _files(detections: Any) -> dict[str, dict[int, Path]]:
         }
     except (AttributeError, TypeError, ValueError):
         raise ConfigError("model: detections must be {clip: {px: file}}") from None
-
-
-def _text(path: Path, key: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{key}: {path} cannot be read: {error.strerror}") from error

@@ -87,6 +87,7 @@ class Engine:
         self._everybody: list[ClientHandle] = []  # who ever joined, for the record
         self._arrivals = 0
         self._waiting = 0  # frames without an answer
+        self._held_bytes = 0  # theirs
         self._idle = asyncio.Event()
         self._idle.set()
         self._planning = Planning(
@@ -263,13 +264,15 @@ class Engine:
         deadline_s = now + self._left_ms(client, frame, device_ms) / 1000
         pending = Pending(client, frame, now, deadline_s, self._arrivals)
         self._arrivals += 1
-        refused = Reason.STOPPING if self._stopping else client.refusal(now)
+        refused = self._refusal(pending)
         client.unanswered += 1
+        client.held_bytes += pending.held_bytes
         self._waiting += 1
+        self._held_bytes += pending.held_bytes
         self._idle.clear()
         self._tell(client, Ack(frame.id, (self._loop.time() - now) * 1000))
         if refused is not None or client.gone:
-            self.finish(pending, Outcome.REJECTED, refused or "")
+            self.finish(pending, *(refused or (Outcome.REJECTED, "")))
         else:
             self._route(pending)
 
@@ -283,6 +286,19 @@ class Engine:
         )
 
     # --- the path of a frame
+
+    def _refusal(self, pending: Pending) -> tuple[Outcome, str] | None:
+        """Return what a frame is answered at once, if it is not taken; the cheapest test first."""
+        client, settings = pending.client, self._settings
+        why = Reason.STOPPING if self._stopping else client.refusal(pending.received_s)
+        if why is not None:
+            return Outcome.REJECTED, why
+        size, clients = pending.held_bytes, len(self._clients)
+        if settings.limits.full(size, client.held_bytes, self._held_bytes, clients):
+            return Outcome.REJECTED, Reason.BYTES_LIMIT
+        image, decoded = pending.frame.image, settings.config.check_images
+        fault = settings.limits.image_fault(image, decoded)
+        return None if fault is None else (Outcome.ERROR, f"{Reason.BAD_IMAGE}: {fault}")
 
     def _left_ms(self, client: ClientHandle, frame: Frame, device_ms: float) -> float:
         """Return in how many ms a batch with this frame must be done, for an answer in time."""
@@ -320,7 +336,9 @@ class Engine:
         """Give `pending` its one answer."""
         client = pending.client
         client.unanswered -= 1
+        client.held_bytes -= pending.held_bytes
         self._waiting -= 1
+        self._held_bytes -= pending.held_bytes
         if not self._waiting:
             self._idle.set()
         if client.gone:

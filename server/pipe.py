@@ -1,46 +1,100 @@
 """Pickled messages over a socket pair between a process and its child.
 
-The server's end never blocks, so a child that stopped reading cannot stall the event loop; the
-child's end does nothing but block. Both ends are ours, which is what makes pickles acceptable.
+The server's end never blocks and never works long: a child that stopped reading cannot stall the
+event loop, and neither can a batch of many MB. Images go beside the pickle, out of their own memory
+(PEP 574), a socket's fill at a time. The child's end does nothing but block. Both ends are ours,
+which is what makes pickles acceptable.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import pickle
 import socket
 import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
-HEADER = struct.Struct("!Q")
-CHUNK = 1 << 18
+log = logging.getLogger(__name__)
+
+HEADER = struct.Struct("!II")  # how many buffers go beside the pickle, and its length
+SIZE = struct.Struct("!Q")  # of a buffer: these stand before the pickle
+OUT_OF_BAND = 1 << 15  # bytes from which a buffer is not worth copying
+PARTS_AT_ONCE, AT_ONCE = 64, 1 << 18  # to the kernel in one go: a fraction of a millisecond
+MOST_BYTES = 1 << 30  # of a buffer: more is nonsense
+
+Parts = list[bytearray]  # a message as it arrived: sizes and pickle, then the buffers
 
 
-def pack(message: Any) -> bytes:
-    """Return `message` as it goes over the socket: its length, then its pickle."""
-    data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
-    return HEADER.pack(len(data)) + data
+def pack(message: Any) -> list[memoryview]:
+    """Return `message` as it goes over the socket: header, sizes, pickle, then its buffers."""
+    buffers: list[memoryview] = []
+
+    def keep(buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes < OUT_OF_BAND:
+            return True  # into the pickle
+        buffers.append(raw)
+        return False
+
+    data = pickle.dumps(message, protocol=5, buffer_callback=keep)
+    sizes = b"".join(SIZE.pack(buffer.nbytes) for buffer in buffers)
+    head = HEADER.pack(len(buffers), len(data)) + sizes + data
+    return [memoryview(head), *buffers]
+
+
+def unpack(parts: Parts) -> Any:
+    """Return the message that arrived as `parts`."""
+    first, *buffers = parts
+    return pickle.loads(memoryview(first)[SIZE.size * len(buffers) :], buffers=buffers)
+
+
+def _space(size: int) -> bytearray:
+    if not 0 < size <= MOST_BYTES:
+        raise ValueError(f"a buffer of {size} bytes")
+    return bytearray(size)
 
 
 class Unpacker:
-    """Cuts a stream of bytes into messages."""
+    """Cuts a stream of bytes into messages, each read to where it stays."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._done: Parts | None = None
+        self._buffers = self._in_turn()
+        self._space = memoryview(next(self._buffers))
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the pickles that `data` completes."""
-        self._buffer += data
-        while len(self._buffer) >= HEADER.size:
-            end = HEADER.size + HEADER.unpack_from(self._buffer)[0]
-            if len(self._buffer) < end:
-                return
-            message = bytes(self._buffer[HEADER.size : end])
-            del self._buffer[:end]
-            yield message
+    def space(self) -> memoryview:
+        """Return where the next bytes go; never empty."""
+        return self._space
+
+    def took(self, count: int) -> Parts | None:
+        """Note that `count` bytes have come to `space()`; return the message they complete.
+
+        Raises:
+            ValueError: they announce a message that nobody sends.
+        """
+        self._space = self._space[count:]
+        if self._space:
+            return None
+        self._space = memoryview(next(self._buffers))
+        done, self._done = self._done, None
+        return done
+
+    def _in_turn(self) -> Iterator[bytearray]:
+        while True:
+            head = bytearray(HEADER.size)
+            yield head
+            count, length = HEADER.unpack(head)
+            parts = [_space(SIZE.size * count + length)]
+            yield parts[0]
+            for (size,) in SIZE.iter_unpack(memoryview(parts[0])[: SIZE.size * count]):
+                parts.append(_space(size))
+                yield parts[-1]
+            self._done = parts
 
 
 class LoopPipe:
@@ -67,11 +121,14 @@ class LoopPipe:
         loop.add_reader(sock.fileno(), self.read)
 
     def send(self, message: Any) -> None:
-        """Send `message`, later where the child does not read now; nothing once it has gone."""
+        """Send `message`, later where the child does not read now; nothing once it has gone.
+
+        Its large buffers are read until they are sent: they must not change meanwhile.
+        """
         if self._socket.fileno() < 0:
             return
         waiting = bool(self._outgoing)
-        self._outgoing.append(memoryview(pack(message)))
+        self._outgoing.extend(pack(message))
         if not waiting:
             self._write()
 
@@ -79,16 +136,15 @@ class LoopPipe:
         """Take in what has arrived."""
         while self._socket.fileno() >= 0:
             try:
-                data = self._socket.recv(CHUNK)
+                count = self._socket.recv_into(self._unpacker.space())
             except BlockingIOError:
                 return
             except ConnectionError:
-                data = b""
-            if not data:
+                count = 0
+            if not count:
                 self._end()
                 return
-            for message in self._unpacker.feed(data):
-                self._on_message(pickle.loads(message))
+            self._take(count)
 
     def close(self) -> None:
         """Close the socket; what was not sent is not sent any more."""
@@ -99,24 +155,46 @@ class LoopPipe:
         self._outgoing.clear()
         self._socket.close()
 
+    def _take(self, count: int) -> None:
+        try:
+            parts = self._unpacker.took(count)
+            message = None if parts is None else unpack(parts)
+        except Exception as error:  # what follows cannot be understood, either
+            log.error("a child says what is no message, and is given up: %r", error)
+            self._end()
+            return
+        if parts is not None:
+            self._on_message(message)
+
     def _end(self) -> None:
         self.close()
         self._on_end()
 
     def _write(self) -> None:
-        while self._outgoing:
-            try:
-                sent = self._socket.send(self._outgoing[0])
-            except BlockingIOError:
-                self._loop.add_writer(self._socket.fileno(), self._write)
-                return
-            except ConnectionError:
-                self._end()
-                return
-            rest = self._outgoing.popleft()[sent:]
-            if rest:
-                self._outgoing.appendleft(rest)
-        self._loop.remove_writer(self._socket.fileno())
+        """Hand over what the socket takes, once; the rest goes when it has room again."""
+        try:
+            sent = self._socket.sendmsg(self._chunk())
+        except BlockingIOError:
+            sent = 0
+        except ConnectionError:
+            self._end()
+            return
+        while self._outgoing and sent >= len(self._outgoing[0]):
+            sent -= len(self._outgoing.popleft())
+        if self._outgoing:
+            self._outgoing[0] = self._outgoing[0][sent:]
+            self._loop.add_writer(self._socket.fileno(), self._write)
+        else:
+            self._loop.remove_writer(self._socket.fileno())
+
+    def _chunk(self) -> list[memoryview]:
+        chunk, room = [], AT_ONCE
+        for part in islice(self._outgoing, PARTS_AT_ONCE):
+            chunk.append(part[:room])
+            room -= len(chunk[-1])
+            if not room:
+                break
+        return chunk
 
 
 class BlockingPipe:
@@ -129,12 +207,14 @@ class BlockingPipe:
 
     def send(self, message: Any) -> None:
         """Send `message`."""
-        data = pack(message)
+        data = b"".join(pack(message))
         with self._lock:
             self._socket.sendall(data)
 
-    def messages(self) -> Iterator[bytes]:
-        """Yield the pickle of each message until the other end closes."""
+    def messages(self) -> Iterator[Parts]:
+        """Yield each message, for `unpack`, until the other end closes."""
         unpacker = Unpacker()
-        while data := self._socket.recv(CHUNK):
-            yield from unpacker.feed(data)
+        while count := self._socket.recv_into(unpacker.space()):
+            parts = unpacker.took(count)
+            if parts is not None:
+                yield parts

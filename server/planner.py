@@ -172,7 +172,8 @@ class ProcessPlanner:
         if self._child is not None:
             if now_s < self._started_s + self._pause_s:
                 raise DeviceError(f"{self._child.epitaph}; another is started soon")
-            self._log.tell(f"{self._child.epitaph}; starting another")
+            ended = f"process {self._child.pid} ended ({self._child.cause})"
+            self._log.tell(f"{ended}; another is started")
             self._pause_s = min(RESTART_S, max(0.25, 2 * self._pause_s))
         self._started_s = now_s
         self._child = Child(self._command, "planner", self._launch)

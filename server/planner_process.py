@@ -6,7 +6,6 @@ closes or its parent dies.
 
 from __future__ import annotations
 
-import pickle
 import signal
 import socket
 import sys
@@ -16,7 +15,7 @@ from typing import Any
 from jellyfish.errors import DeviceError
 from jellyfish.scheduling.solvers import Solver, solver, warm
 from server.linux import die_with_parent
-from server.pipe import BlockingPipe
+from server.pipe import BlockingPipe, unpack
 
 HELLO = -1  # no call's number
 
@@ -27,8 +26,8 @@ def serve(pipe: BlockingPipe, solve: Solver) -> None:
     The first message, unasked, and the answer to "ready" tell that it can plan.
     """
     pipe.send((HELLO, None))
-    for message in pipe.messages():
-        number, method, arguments = pickle.loads(message)
+    for parts in pipe.messages():
+        number, method, arguments = unpack(parts)
         pipe.send((number, _answer(solve, *arguments) if method == "plan" else None))
 
 

@@ -20,7 +20,9 @@ from jellyfish.protocol import jellyfish_pb2 as pb
 from jellyfish.protocol.jellyfish_pb2_grpc import add_JellyfishServicer_to_server
 from server.config import ServerJob
 from server.engine import Engine
+from server.limits import Limits
 from server.planner import ProcessPlanner
+from server.security import BoundedHealth, Certificates, SecretInterceptor
 from server.service import Service
 from server.worker_process import ProcessWorker
 
@@ -28,13 +30,24 @@ log = logging.getLogger(__name__)
 
 NAME = str(pb.DESCRIPTOR.services_by_name["Jellyfish"].full_name)
 READY = "server.ready.json"
-MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+MAX_METADATA_BYTES = 8 * 1024
 DRAIN_S, FLUSH_S, STREAMS_S = 1.5, 0.5, 0.5  # with 2 s for workers: well within 5 s
 OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.so_reuseport", 0),  # a busy port is an error, not a port to share
+    ("grpc.max_concurrent_streams", 100),  # a connection; a client of ours needs two
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.keepalive_time_ms", 5_000),  # of silence, then a ping finds out who is gone
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),  # any number
+    ("grpc.http2.min_ping_interval_without_data_ms", 1_000),  # ours ping every 5 s
 )
+
+
+def options(limits: Limits) -> list[tuple[str, Any]]:
+    """Return gRPC's options for a server with these limits; a larger message ends its stream."""
+    return [*OPTIONS, ("grpc.max_receive_message_length", limits.message_bytes)]
 
 
 class ServerProcess:
@@ -46,7 +59,7 @@ class ServerProcess:
 
     def __init__(self, job: ServerJob) -> None:
         self._job = job
-        self._health: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]  # in stubs
+        self._health = BoundedHealth()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -58,14 +71,17 @@ class ServerProcess:
             RunError: the port is busy.
         """
         (self._job.out_dir / READY).unlink(missing_ok=True)
-        server = grpc.aio.server(options=OPTIONS)
-        port = self._listen(server)
         engine = self._engine()
-        service = Service(engine, self._job.secret())
+        server = grpc.aio.server(
+            interceptors=self._interceptors(), options=options(engine.settings.limits)
+        )
+        port = self._listen(server)
+        service = Service(engine)
         add_JellyfishServicer_to_server(service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = (NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        if self._job.reflection:
+            names = (NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, server)
         try:
             if await _unless(stop, engine.start()):
                 await server.start()
@@ -75,19 +91,22 @@ class ServerProcess:
         finally:
             await self._end(server, service, engine)
 
+    def _interceptors(self) -> list[SecretInterceptor]:
+        secret = self._job.secret()
+        return [] if secret is None else [SecretInterceptor(secret)]
+
     def _listen(self, server: grpc.aio.Server) -> int:
         job = self._job
-        certificate = job.certificate()
         address = f"{job.host}:{job.port}"
         try:
-            if certificate is None:
+            if job.tls_cert is None or job.tls_key is None:
                 return server.add_insecure_port(address)
-            credentials = grpc.ssl_server_credentials([certificate])
-            return server.add_secure_port(address, credentials)
+            certificates = Certificates(job.tls_cert, job.tls_key, job.tls_client_ca)
+            return server.add_secure_port(address, certificates.credentials())
         except RuntimeError as error:
             raise RunError(
-                f"cannot listen at {address}: the port is busy, the host is none of this "
-                "machine's, or the certificate cannot be used"
+                f"cannot listen at {address}: the port is busy, or the host is none of this "
+                "machine's"
             ) from error
 
     def _engine(self) -> Engine:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import secrets
 from collections import deque
@@ -14,11 +13,13 @@ import grpc
 
 from jellyfish.errors import ProtocolError, RejectedError
 from jellyfish.messages import Event, Heartbeat, Registration
+from jellyfish.protocol import VERSIONS
 from jellyfish.protocol import jellyfish_pb2 as pb
 from jellyfish.protocol import jellyfish_pb2_grpc as pb_grpc
 from jellyfish.protocol.convert import event_to_wire, frame_from_wire, registration_to_wire
 from server.clients import ClientHandle
 from server.engine import Engine, NotServing, ServerFull
+from server.security import certificate_name
 from server.settings import HEARTBEAT_S, SILENCE_S
 
 log = logging.getLogger(__name__)
@@ -31,9 +32,14 @@ Context = Any  # grpc.aio.ServicerContext is generic in ways that help nobody he
 
 
 class Connection:
-    """A registered client's side of the service: what it is to be told, and its end."""
+    """A registered client's side of the service: what it is to be told, and its end.
 
-    def __init__(self) -> None:
+    Args:
+        owner: the name in the certificate of who registered; nobody else can use the token.
+    """
+
+    def __init__(self, owner: str | None = None) -> None:
+        self.owner = owner
         self.client: ClientHandle | None = None
         self.streaming = False
         self.ended = asyncio.Event()  # it is out: its stream must end
@@ -83,20 +89,19 @@ class Service(pb_grpc.JellyfishServicer):  # type: ignore[misc]  # generated, wi
 
     Args:
         engine: who serves.
-        secret: what calls must carry as `authorization: Bearer SECRET`; None for open house.
     """
 
-    def __init__(self, engine: Engine, secret: str | None = None) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._secret = None if secret is None else f"Bearer {secret}".encode()
         self._connections: dict[str, Connection] = {}
         self._loop = asyncio.get_running_loop()
 
     async def Register(self, request: Any, context: Context) -> Any:  # noqa: N802 - from the .proto
         """Admit a client and give it its token."""
-        await self._authorise(context)
+        if (request.version or 1) not in VERSIONS:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, _other_version(request))
         name = request.name[:NAME_LIMIT]
-        connection = Connection()
+        connection = Connection(certificate_name(context))
         try:
             client = self._engine.join(name, request.fps, request.slo_ms, connection.deliver)
         except RejectedError as error:
@@ -120,19 +125,14 @@ class Service(pb_grpc.JellyfishServicer):  # type: ignore[misc]  # generated, wi
 
     async def Unregister(self, request: Any, context: Context) -> Any:  # noqa: N802
         """Let the holder of a token go."""
-        await self._authorise(context)
-        if request.token not in self._connections:
-            await _refuse_token(context)
+        await self._held(request.token, context)
         self._remove(request.token, "leaves")
         return pb.UnregisterResponse()
 
     async def Stream(self, request_iterator: Any, context: Context) -> None:  # noqa: N802
         """Carry frames up, and acknowledgements, results and heartbeats down."""
-        await self._authorise(context)
         token = str(_metadata(context, TOKEN_KEY))
-        connection = self._connections.get(token)
-        if connection is None:
-            await _refuse_token(context)
+        connection = await self._held(token, context)
         if connection.streaming:
             status = grpc.StatusCode.FAILED_PRECONDITION
             await context.abort(status, "this client has a stream already")
@@ -153,6 +153,13 @@ class Service(pb_grpc.JellyfishServicer):  # type: ignore[misc]  # generated, wi
             for task in (reader, writer, ended):
                 task.cancel()
             await asyncio.gather(reader, writer, ended, return_exceptions=True)
+
+    async def _held(self, token: str, context: Context) -> Connection:
+        """Return the connection of a token, if it is the caller's; end the call otherwise."""
+        connection = self._connections.get(token)
+        if connection is None or connection.owner != certificate_name(context):
+            await _refuse_token(context)
+        return connection
 
     async def close(self, limit_s: float) -> None:
         """Let every client read what it was told, then end its stream."""
@@ -193,13 +200,6 @@ class Service(pb_grpc.JellyfishServicer):  # type: ignore[misc]  # generated, wi
             self._engine.leave(client)
             connection.end()
 
-    async def _authorise(self, context: Context) -> None:
-        if self._secret is None:
-            return
-        given = str(_metadata(context, "authorization")).encode()
-        if not hmac.compare_digest(given, self._secret):
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "wrong or no bearer secret")
-
 
 _EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in the stubs alone
 
@@ -227,6 +227,11 @@ def _metadata(context: Context, key: str) -> str | bytes:
         if name == key:
             return value  # type: ignore[no-any-return]
     return ""
+
+
+def _other_version(request: Any) -> str:
+    spoken = ", ".join(map(str, VERSIONS))
+    return f"protocol version {request.version} is not spoken here; there is {spoken}"
 
 
 async def _refuse_token(context: Context) -> NoReturn:

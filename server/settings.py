@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from jellyfish.policy import Policy
 from jellyfish.profile import Profile
 from jellyfish.shares import reckoned_profile, slo_share
+from server.limits import Limits
 
 HEARTBEAT_S = 0.5  # a client hears from the server at least this often
 RUN_TIMEOUT_P99 = 5.0  # of a batch's profiled p99: no batch takes so long
@@ -27,6 +28,8 @@ class EngineConfig:
             batch's p99 are longer.
         load_timeout_s: a worker that takes longer to start or to load a DNN counts as dead.
         restart_s: first and longest pause after a failed try to start a worker; it doubles.
+        check_images: refuse what is no JPEG that a worker may decode (jellyfish.jpeg). Emulated
+            devices decode nothing, and their frames need be no JPEG.
     """
 
     plan_interval_s: float = 0.5
@@ -37,6 +40,7 @@ class EngineConfig:
     run_timeout_s: float = 0.5
     load_timeout_s: float = 60.0
     restart_s: tuple[float, float] = (0.25, 2.0)
+    check_images: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +48,14 @@ class Settings:
     """Profile, policy and config. The profile's numbers once more as tuples of Python numbers:
     the path of a frame asks for single ones, which numpy is slow at.
 
+    `limits`: how many bytes frames may take (server.limits).
     `reckoned` and `slo_share`: what the policy's budgets reckon with (jellyfish.shares).
     """
 
     profile: Profile
     policy: Policy
     config: EngineConfig
+    limits: Limits = field(init=False)
     reckoned: Profile = field(init=False)
     slo_share: float = field(init=False)
     reckoned_bytes: tuple[float, ...] = field(init=False)
@@ -59,6 +65,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         profile = self.profile
+        object.__setattr__(self, "limits", Limits.of(profile, self.config.max_clients))
         reckoned = reckoned_profile(self.policy.server_budget, profile)
         object.__setattr__(self, "reckoned", reckoned)
         share = slo_share(self.policy.server_budget) * self.policy.slo_stretch

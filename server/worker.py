@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pickle import PickleBuffer
+from typing import Any, Protocol, SupportsIndex
 
 from jellyfish.detections import Detections
 from jellyfish.errors import DeviceError
@@ -23,8 +24,14 @@ class WorkerFrame:
     """One frame to run: the client's opaque `tag`, a JPEG `image`, and its side as sent (px)."""
 
     tag: bytes
-    image: bytes
+    image: bytes | memoryview
     px: int
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        if int(protocol) < 5:
+            return object.__reduce_ex__(self, protocol)
+        # An image of a MB is worth a buffer of its own beside the pickle, never copied into it.
+        return WorkerFrame, (self.tag, PickleBuffer(self.image), self.px)
 
 
 @dataclass(frozen=True, slots=True)

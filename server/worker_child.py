@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import queue
 import signal
 import socket
@@ -24,7 +23,7 @@ import cv2
 from jellyfish.errors import DeviceError, JellyfishError
 from server.devices import Device, DeviceSpec, make
 from server.linux import die_with_parent, run_before_others
-from server.pipe import BlockingPipe
+from server.pipe import BlockingPipe, unpack
 from server.worker import BatchResult
 
 log = logging.getLogger(__name__)
@@ -44,9 +43,9 @@ class Child:
 
     def serve(self) -> None:
         """Answer until the other end closes."""
-        for data in self._pipe.messages():
+        for parts in self._pipe.messages():
             start = perf_counter()
-            number, method, args = pickle.loads(data)
+            number, method, args = unpack(parts)
             match method:
                 case "open":
                     self._answer(number, partial(self._open, *args))

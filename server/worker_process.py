@@ -15,8 +15,6 @@ from server.child import Child, ChildDied, Command, Launch, launch
 from server.devices.base import DeviceSpec
 from server.worker import BatchResult, WorkerDied, WorkerFrame
 
-MAX_PIXELS = 1 << 24  # a frame that unpacks to more is refused: a few kB may claim 16 gigapixels
-
 
 class ProcessWorker:
     """A `Worker` over a child process; see server.worker for its methods.
@@ -38,7 +36,7 @@ class ProcessWorker:
         self._spec, self._name, self._start_timeout_s = spec, name, start_timeout_s
         environment = {
             "OMP_NUM_THREADS": str(spec.threads),
-            "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS),
+            "OPENCV_IO_MAX_IMAGE_PIXELS": str(max(spec.sizes) ** 2),
         }
         self._command = Command("server.worker_child", (name,), environment)
         self._launch = launch

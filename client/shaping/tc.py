@@ -2,8 +2,9 @@
 
 Each client's connection leaves from source ports of its own and follows a trace of its own, which
 begins when the client's relay says that the connection begins (a file). This process may be any
-user's: root executes nothing but `tc -batch -`, by `sudo -n`. Whatever ends this process, except
-SIGKILL, puts back the interface as it was; after a SIGKILL the next one does, or `--clean`.
+user's: only its child `client.shaping.tc_root` is root's, by `sudo -n`. That one puts back the
+interface as it was when this process ends, whatever ends it; should it be killed itself, the next
+one does, or `--clean`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -24,7 +24,8 @@ from types import FrameType
 from typing import Any
 
 from client.linux import die_with_parent, sleep_precisely
-from client.shaping.tc_host import Claim, apply, clean_up, root_command, show
+from client.shaping.tc_helper import Helper
+from client.shaping.tc_host import show
 from client.shaping.tc_job import KEYS, Job, Shaped
 from client.shaping.tc_report import passed
 from jellyfish.errors import JellyfishError, RunError
@@ -34,38 +35,6 @@ _POLL_S = 0.005  # how soon a client's start is noticed
 _IDLE_S = 0.25
 _SLOW_S = 0.005  # a frame that waits longer for the old rate's sake is helped along
 _DISCARD = 9
-
-
-class Root:
-    """The one process that runs as root: tc, which executes each line when it comes."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            root_command(), stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-
-    def send(self, line: str) -> None:
-        """Have it execute a command.
-
-        Raises:
-            RunError: it has ended, since an earlier one failed.
-        """
-        assert self._process.stdin is not None, "opened as a pipe"
-        try:
-            self._process.stdin.write(f"{line}\n")
-            self._process.stdin.flush()
-        except OSError:
-            raise RunError(f"{socket.gethostname()}: tc ended: {self.close()}") from None
-
-    def check(self) -> None:
-        """Raise RunError if a command has failed."""
-        if self._process.poll() is not None:
-            raise RunError(f"{socket.gethostname()}: tc ended: {self.close()}")
-
-    def close(self) -> str:
-        """End it once it has done what it was sent; return what it says."""
-        _, said = self._process.communicate(timeout=5)
-        return said.strip()
 
 
 class Shaper:
@@ -94,27 +63,26 @@ class Shaper:
             JellyfishError: something failed, or the manager is gone; all is taken down.
         """
         job = self._job
-        with Claim(job.interface.name):
-            job.memory.keep(job.interface.root())
-            try:
-                apply(job.commands.set_up([one.uplink for one in job.shaped]))
-                write_json(job.out_dir / "tc.ready.json", {"interface": job.interface.name})
-                self._follow(Root())
-            finally:
-                try:
-                    write_json(job.out_dir / "tc.json", self._report())
-                finally:
-                    clean_up(job.interface, job.memory)
-
-    def _follow(self, root: Root) -> None:
+        helper = Helper(job.interface.name)
         try:
-            while not self._told_to_end(self._patience_s()):
-                root.check()
-                for one in self._job.shaped:
-                    one.notice_start()
-                    self._step(one, root)
-        finally:
-            root.close()
+            with helper as root:
+                try:
+                    for request in job.commands.set_up([one.uplink for one in job.shaped]):
+                        root.ask(request)
+                    write_json(job.out_dir / "tc.ready.json", {"interface": job.interface.name})
+                    self._follow(root)
+                finally:
+                    write_json(job.out_dir / "tc.json", self._report())
+        except RunError:
+            _put_back(job)  # somebody may have killed the one that does
+            raise
+
+    def _follow(self, root: Helper) -> None:
+        while not self._told_to_end(self._patience_s()):
+            root.check()
+            for one in self._job.shaped:
+                one.notice_start()
+                self._step(one, root)
 
     def _patience_s(self) -> float:
         waiting = any(one.started_s is None for one in self._job.shaped)
@@ -138,7 +106,7 @@ class Shaper:
             raise RunError(f"{socket.gethostname()}: still shaping after {self._job.max_s:g} s")
         return self._wake in ready
 
-    def _step(self, one: Shaped, root: Root) -> None:
+    def _step(self, one: Shaped, root: Helper) -> None:
         now, due_s = time.monotonic(), one.due_s
         if due_s > now or one.started_s is None:
             return
@@ -200,9 +168,17 @@ def _shape(job: Job, lease_s: float | None) -> None:
 
 
 def _clean(job: Job) -> None:
-    with Claim(job.interface.name):
-        if clean_up(job.interface, job.memory):
-            print(f"{socket.gethostname()}: {job.interface.name} is as it was before a dead run")
+    if _put_back(job):
+        print(f"{socket.gethostname()}: {job.interface.name} is as it was before a dead run")
+
+
+def _put_back(job: Job) -> bool:
+    """Put back what a dead run left; return whether there was anything."""
+    left = job.interface.root().ours
+    if left:
+        with Helper(job.interface.name):
+            pass
+    return left
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""The tc commands that shape clients' uplinks, as lines of a `tc -batch`; nothing is executed here.
+"""What shapes clients' uplinks, as requests to `client.shaping.tc_root`; nothing is executed here.
 
 The root qdisc of an interface becomes an htb of our own handle. It has one class a client, chosen
 by the TCP source ports that the client's connection leaves from; whatever else leaves by the
@@ -7,75 +7,19 @@ interface, SSH first of all, matches no filter, belongs to no class, and is pass
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
+from client.shaping.tc_root import HANDLE, LEAVES, PORTS_EACH
 from jellyfish.errors import ConfigError
 from jellyfish.trace import Trace
 
-MAJOR = 0x4A46  # "JF": by this handle a later run knows what a dead one left
-HANDLE = f"{MAJOR:x}:"
-PORTS_EACH = 16  # a block of so many source ports is one client's; a power of two, as masks are
-LEAVES = ("tbf", "htb")
 FLOOR_BPS = 1000.0  # tc knows no rate of 0; a packet takes 12 s at this one
 
 _ETHERNET = 14
 _HEADERS = {4: 20 + 32, 6: 40 + 32}  # IP, and TCP with its timestamps
 _LATE_S = 0.00025  # by so much a timer may be late without capacity being lost
-_UNLIMITED_BPS = 100e9
-# Root qdiscs that somebody has set and that can be put back from what tc shows of them.
-_RESTORABLE = ("pfifo", "bfifo", "pfifo_fast", "tbf", "codel", "fq_codel", "sfq")
-
-
-@dataclass(frozen=True, slots=True)
-class Qdisc:
-    """A root qdisc, as `tc qdisc show` tells it.
-
-    Args:
-        kind: for example fq_codel.
-        handle: for example `8001:`; `0:` is one that the kernel chose itself.
-        options: the rest.
-    """
-
-    kind: str
-    handle: str
-    options: str
-
-    @property
-    def ours(self) -> bool:
-        """Whether a shaper of this program made it."""
-        return self.handle == HANDLE
-
-    @property
-    def default(self) -> bool:
-        """Whether the kernel chose it, and would again once another one is deleted."""
-        return self.handle == "0:"
-
-    @property
-    def restorable(self) -> bool:
-        """Whether it can be put back after another one has taken its place."""
-        return self.default or self.kind in _RESTORABLE
-
-    def commands(self, interface: str) -> list[str]:
-        """Return what puts it back in the place of another one."""
-        if self.default:
-            return [f"qdisc delete dev {interface} root"]
-        options = "" if self.kind == "pfifo_fast" else self.options
-        # What tc shows, it does not always understand: 100p for packets, 10sec for seconds.
-        options = re.sub(r"\b(\d+)(?:p|sec)(?=\s|$)", r"\1", options)
-        command = f"qdisc replace dev {interface} root handle {self.handle} {self.kind} {options}"
-        return [f"qdisc delete dev {interface} root", command.strip()]
-
-
-def root_qdisc(shown: str) -> Qdisc | None:
-    """Return the root qdisc in what `tc qdisc show dev INTERFACE` prints, or None."""
-    for line in shown.splitlines():
-        found = re.match(r"qdisc (\S+) ([0-9a-f]*:) (?:dev \S+ )?root(?: refcnt \d+)?(.*)$", line)
-        if found:
-            return Qdisc(found[1], found[2], found[3].strip())
-    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,14 +51,9 @@ class Uplink:
         """The htb class."""
         return f"{HANDLE}{self.number:x}"
 
-    @property
-    def leaf(self) -> str:
-        """The handle of the qdisc below the class."""
-        return f"{MAJOR + self.number:x}:"
-
 
 class Commands:
-    """Writes the commands for one interface.
+    """Writes the requests for one interface.
 
     A trace says what TCP carries; tc counts whole Ethernet frames. So tc is told the rate at
     which full frames carry the trace's. The burst is one frame, and what passes while a timer is
@@ -147,7 +86,7 @@ class Commands:
     ) -> None:
         if leaf not in LEAVES:
             raise ConfigError(f"tc leaf {leaf!r}: want {' or '.join(LEAVES)}")
-        self._interface, self._leaf = interface, leaf
+        self._leaf = leaf
         self._frame = mtu + _ETHERNET
         self._share = (mtu - _HEADERS[family]) / self._frame
         if burst_bytes is not None and burst_bytes < self._frame:
@@ -156,7 +95,7 @@ class Commands:
                 f"has up to {self._frame} bytes"
             )
         self._burst_bytes, self._latency_s = burst_bytes, latency_s
-        self._root = f"htb default 0 direct_qlen {queue_frames}"
+        self._queue_frames = queue_frames
 
     def wire_bps(self, mbps: float) -> float:
         """Return the rate in bit/s of frames that carry `mbps` Mbit/s, never 0."""
@@ -168,51 +107,17 @@ class Commands:
 
     def set_up(self, uplinks: Sequence[Uplink]) -> list[str]:
         """Return what shapes every uplink at the first rate of its trace."""
-        lines = [f"qdisc replace dev {self._interface} root handle {HANDLE} {self._root}"]
-        for uplink in uplinks:
-            lines += self._class(uplink)
-        return lines
+        return [f"root {self._queue_frames}", *map(self._add, uplinks)]
 
-    def _class(self, uplink: Uplink) -> Iterator[str]:
-        rate = uplink.trace.mbps[0]
-        parent = f"dev {self._interface} parent {uplink.classid} handle {uplink.leaf}"
-        if self._leaf == "tbf":
-            limits = f"rate {_UNLIMITED_BPS:.0f}bit quantum {self._frame}"
-            yield f"class add {self._at(uplink)} htb {limits}"
-            yield f"qdisc add {parent} {self._tbf(uplink, rate)}"
-        else:
-            yield f"class add {self._at(uplink)} {self._htb(rate)}"
-            yield f"qdisc add {parent} bfifo limit {self._limit(uplink)}"
-        yield from self._filters(uplink)
-
-    def _filters(self, uplink: Uplink) -> Iterator[str]:
-        ports = f"{uplink.first_port} {0x10000 - PORTS_EACH:#x}"
-        for prio, (protocol, word) in enumerate((("ip", "ip"), ("ipv6", "ip6")), start=1):
-            yield (
-                f"filter add dev {self._interface} parent {HANDLE} protocol {protocol} "
-                f"prio {prio} u32 match {word} protocol 6 0xff match {word} sport {ports} "
-                f"flowid {uplink.classid}"
-            )
+    def _add(self, uplink: Uplink) -> str:
+        bps = self.wire_bps(uplink.trace.mbps[0])
+        shape = f"{bps:.0f} {self._burst(bps)} {self._limit(uplink)} {self._frame}"
+        return f"{self._leaf} {uplink.number} {uplink.first_port} {shape}"
 
     def change(self, uplink: Uplink, mbps: float) -> str:
         """Return what gives an uplink another rate."""
-        if self._leaf == "tbf":
-            where = f"dev {self._interface} parent {uplink.classid} handle {uplink.leaf}"
-            return f"qdisc change {where} {self._tbf(uplink, mbps)}"
-        return f"class change {self._at(uplink)} {self._htb(mbps)}"
-
-    def _at(self, uplink: Uplink) -> str:
-        return f"dev {self._interface} parent {HANDLE} classid {uplink.classid}"
-
-    def _tbf(self, uplink: Uplink, mbps: float) -> str:
         bps = self.wire_bps(mbps)
-        return f"tbf rate {bps:.0f}bit burst {self._burst(bps)} limit {self._limit(uplink)}"
-
-    def _htb(self, mbps: float) -> str:
-        bps = self.wire_bps(mbps)
-        burst = self._burst(bps)
-        limits = f"rate {bps:.0f}bit ceil {bps:.0f}bit burst {burst} cburst {burst}"
-        return f"htb {limits} quantum {self._frame}"
+        return f"rate {uplink.number} {bps:.0f} {self._burst(bps)}"
 
     def _burst(self, bps: float) -> int:
         return self._burst_bytes or self._frame + 32 + int(bps / 8 * _LATE_S)

@@ -1,21 +1,15 @@
-"""What shaping asks of the host: its interface, root's right to `tc -batch -`, and tidiness.
-
-Only `tc -batch -` runs as root; whoever may not be root runs it by `sudo -n`.
-"""
+"""What shaping asks of the host: its interface, the way to the server, and free ports."""
 
 from __future__ import annotations
 
-import getpass
-import json
 import os
 import shutil
 import socket
 import subprocess
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
-from client.shaping.tc_commands import PORTS_EACH, Qdisc, root_qdisc
+from client.shaping.tc_root import PORTS_EACH, Qdisc, root_qdisc
 from jellyfish.errors import ConfigError, RunError
 
 _PATH = "/usr/local/sbin:/usr/sbin:/sbin"
@@ -32,51 +26,6 @@ def tool(name: str) -> str:
     if found is None:
         raise RunError(f"{socket.gethostname()}: {name} is not installed (Debian: iproute2)")
     return found
-
-
-def root_command() -> list[str]:
-    """Return the one command line that needs root; tc's commands go to its standard input.
-
-    Raises:
-        RunError: tc, or sudo where it is needed, is not installed.
-    """
-    command = [tool("tc"), "-batch", "-"]
-    if os.geteuid() == 0:
-        return command
-    if shutil.which("sudo") is None:
-        raise RunError(
-            f"{_cannot()}: sudo is not installed. Log in as root, or install it{_hint()}"
-        )
-    return ["sudo", "-n", *command]
-
-
-def _cannot() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()} may not shape traffic"
-
-
-def _hint() -> str:
-    rule = f"{getpass.getuser()} ALL=(root) NOPASSWD: {tool('tc')} -batch -"
-    return f", and let an administrator add this line by `visudo`:\n    {rule}"
-
-
-def apply(lines: Sequence[str]) -> None:
-    """Have tc execute commands as root, in one go.
-
-    Raises:
-        RunError: one failed, or root is out of reach; the text says what to do.
-    """
-    done = subprocess.run(
-        root_command(),
-        input="".join(f"{line}\n" for line in lines),
-        capture_output=True,
-        text=True,
-        timeout=_PATIENCE_S,
-    )
-    said = done.stderr.strip()
-    if done.returncode != 0 and said.startswith("sudo:"):
-        raise RunError(f"{_cannot()}: {said}. Log in as root{_hint()}")
-    if done.returncode != 0:
-        raise RunError(f"{socket.gethostname()}: tc: {said or f'exit code {done.returncode}'}")
 
 
 def show(what: str, interface: str, *options: str) -> str:
@@ -169,91 +118,6 @@ class Interface:
                 f"{socket.gethostname()}: {address} is reached by {way}, not by {self.name}; "
                 f"name {way} as this host's interface"
             )
-
-
-class Claim:
-    """The right to shape one interface, held by one process at a time; a context manager.
-
-    It is an abstract Unix socket: of this network namespace, for all users, gone with its holder.
-
-    Raises:
-        RunError: another process holds it.
-    """
-
-    def __init__(self, interface: str) -> None:
-        self._interface = interface
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-
-    def __enter__(self) -> Claim:
-        try:
-            self._socket.bind(f"\0jellyfish-tc-{self._interface}")
-        except OSError:
-            self._socket.close()
-            raise RunError(
-                f"{socket.gethostname()}: another run shapes {self._interface} now; "
-                "wait for its end, or stop it"
-            ) from None
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-
-
-class Memory:
-    """Remembers the root qdisc of an interface while ours is in its place, across processes.
-
-    A file of this user, for this host, boot, network namespace and interface.
-    """
-
-    def __init__(self, interface: str, folder: Path | None = None) -> None:
-        base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-        self._folder = folder or base / "jellyfish"
-        self._boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        namespace = Path("/proc/self/ns/net").stat().st_ino
-        self._path = self._folder / f"tc-{socket.gethostname()}-{namespace}-{interface}.json"
-
-    def keep(self, qdisc: Qdisc) -> None:
-        """Remember a qdisc."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        value = {"boot": self._boot, "qdisc": [qdisc.kind, qdisc.handle, qdisc.options]}
-        part = self._path.with_suffix(".part")
-        part.write_text(json.dumps(value))
-        part.replace(self._path)
-
-    def recall(self) -> Qdisc:
-        """Return what was remembered; the kernel's default, where nothing (valid) was."""
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            value = json.loads(self._path.read_text())
-            if value["boot"] == self._boot:
-                return Qdisc(*value["qdisc"])
-        return Qdisc("default", "0:", "")
-
-    def forget(self) -> None:
-        """Remove the file, and the folder if that leaves it empty."""
-        self._path.unlink(missing_ok=True)
-        with suppress(OSError):
-            self._folder.rmdir()
-
-
-def clean_up(interface: Interface, memory: Memory) -> bool:
-    """Put back the root qdisc that ours has replaced; return whether there was anything of ours.
-
-    Raises:
-        RunError: tc fails, or shows another qdisc than before.
-    """
-    if not interface.root().ours:
-        memory.forget()
-        return False
-    before = memory.recall()
-    apply(before.commands(interface.name))
-    after = interface.root()
-    if not before.default and after != before:
-        raise RunError(
-            f"{socket.gethostname()}: {interface.name} had `{before.kind} {before.options}` and "
-            f"got back `{after.kind} {after.options}`"
-        )
-    memory.forget()
-    return True
 
 
 def check_ports(first_ports: Sequence[int]) -> None:

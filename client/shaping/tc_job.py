@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from dataclasses import dataclass, field
 from math import inf
@@ -10,17 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from client.shaping.tc_commands import Commands, Schedule, Uplink
-from client.shaping.tc_host import (
-    Claim,
-    Interface,
-    Memory,
-    address_of,
-    apply,
-    check_ports,
-    clean_up,
-    interface_to,
-    root_command,
-)
+from client.shaping.tc_helper import Helper, installing
+from client.shaping.tc_host import Interface, address_of, check_ports, interface_to, tool
+from client.shaping.tc_root import Lines, RefusedError
 from jellyfish.errors import ConfigError
 from jellyfish.trace import Trace
 
@@ -35,14 +28,12 @@ KEYS = """\
   leaf         "tbf": a token bucket below each htb class; "htb": the class alone ("tbf")
   burst_bytes  a fixed burst; null for a frame and a quarter of a millisecond (null)
   latency_s    how long the fastest rate takes to empty a full queue (10)
-  state_dir    where the interface's own qdisc is remembered (~/.local/state/jellyfish)
 """
 _DEFAULTS: dict[str, Any] = {
     "interface": None,
     "leaf": "tbf",
     "burst_bytes": None,
     "latency_s": 10.0,
-    "state_dir": None,
 }
 _NEEDED = ("server", "clients", "out_dir", "max_s")
 
@@ -93,8 +84,6 @@ class Job:
         self.address = address_of(str(value["server"]))
         self.interface = Interface(value["interface"] or interface_to(self.address))
         self.interface.check_way(self.address)
-        state_dir = value["state_dir"]
-        self.memory = Memory(self.interface.name, Path(state_dir) if state_dir else None)
         self.commands = Commands(
             self.interface.name,
             self.interface.mtu,
@@ -124,9 +113,8 @@ class Job:
                 the interface has a qdisc that could not be put back.
         """
         check_ports([one.uplink.first_port for one in self.shaped])
-        apply([])
-        with Claim(self.interface.name):
-            clean_up(self.interface, self.memory)
+        with Helper(self.interface.name):
+            pass  # it has the right, and has put back what a dead run left
         before = self.interface.root()
         if not before.restorable:
             raise ConfigError(
@@ -136,21 +124,32 @@ class Job:
             )
 
     def plan(self) -> list[str]:
-        """Return the commands of the whole job, for people to read."""
-        tc = " ".join(root_command()).removesuffix(" -batch -")
-        lines = [f"{tc} {line}" for line in self.commands.set_up([s.uplink for s in self.shaped])]
+        """Return the commands of the whole job, for people to read.
+
+        Raises:
+            ConfigError: one would be refused.
+        """
+        try:
+            return self._plan(tool("tc"), Lines(self.interface.name))
+        except RefusedError as error:
+            raise ConfigError(f"{socket.gethostname()}: {error}") from error
+
+    def _plan(self, tc: str, written: Lines) -> list[str]:
+        name, lines = self.interface.name, []
+        if os.geteuid() != 0:
+            lines = [f"# once, by an administrator: {step}" for step in installing(name)]
+        for request in self.commands.set_up([one.uplink for one in self.shaped]):
+            lines += [f"{tc} {line}" for line in written.of(request.encode())]
         for one in self.shaped:
             due_s, rate = one.schedule.due_s, None
             if due_s < inf:
                 rate = one.schedule.take(due_s)
             if rate is not None:
-                command = self.commands.change(one.uplink, rate)
+                change = self.commands.change(one.uplink, rate).encode()
                 lines.append(f"# {due_s:g} s after client {one.client} has begun, and so on:")
-                lines.append(f"{tc} {command}")
+                lines += [f"{tc} {line}" for line in written.of(change)]
         lines.append("# in the end:")
-        return lines + [
-            f"{tc} {line}" for line in self.interface.root().commands(self.interface.name)
-        ]
+        return lines + [f"{tc} {line}" for line in self.interface.root().commands(name)]
 
 
 def _read(path: Path) -> dict[str, Any]:

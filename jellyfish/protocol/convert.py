@@ -52,7 +52,7 @@ def frame_from_wire(message: Any) -> Frame:
     """Return a protobuf Frame as a value.
 
     The bandwidth report passes as it is: the server's estimate ignores nonsense, and the frame
-    is none the worse for it. The image is not looked at; the worker finds out what it is.
+    is none the worse for it. The image is not looked at: the engine knows what may be in it.
 
     Raises:
         ProtocolError: px or device_ms is out of range.

@@ -24,37 +24,37 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"jellyfish/protocol/jellyfish.proto\x12\x0cjellyfish.v1\"<\n\x0fRegisterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x66ps\x18\x02 \x01(\x01\x12\x0e\n\x06slo_ms\x18\x03 \x01(\x01\"o\n\x10RegisterResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08\x66irst_px\x18\x02 \x01(\r\x12\x10\n\x08input_px\x18\x03 \x03(\r\x12\x13\n\x0b\x66rame_bytes\x18\x04 \x03(\x01\x12\x13\n\x0bheartbeat_s\x18\x05 \x01(\x01\"\"\n\x11UnregisterRequest\x12\r\n\x05token\x18\x01 \x01(\t\"\x14\n\x12UnregisterResponse\"f\n\x05\x46rame\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0b\n\x03tag\x18\x02 \x01(\x0c\x12\r\n\x05image\x18\x03 \x01(\x0c\x12\n\n\x02px\x18\x04 \x01(\r\x12\x16\n\x0e\x62\x61ndwidth_kbps\x18\x05 \x01(\x01\x12\x11\n\tdevice_ms\x18\x06 \x01(\x01\"\x8f\x01\n\rServerMessage\x12 \n\x03\x61\x63k\x18\x01 \x01(\x0b\x32\x11.jellyfish.v1.AckH\x00\x12&\n\x06result\x18\x02 \x01(\x0b\x32\x14.jellyfish.v1.ResultH\x00\x12,\n\theartbeat\x18\x03 \x01(\x0b\x32\x17.jellyfish.v1.HeartbeatH\x00\x42\x06\n\x04kind\"\x0b\n\tHeartbeat\"$\n\x03\x41\x63k\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x11\n\tserver_ms\x18\x02 \x01(\x01\"\xf0\x01\n\x06Result\x12\n\n\x02id\x18\x01 \x01(\x04\x12&\n\x07outcome\x18\x02 \x01(\x0e\x32\x15.jellyfish.v1.Outcome\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07next_px\x18\x04 \x01(\r\x12\x0e\n\x06\x64nn_px\x18\x05 \x01(\r\x12\x0b\n\x03gpu\x18\x06 \x01(\x05\x12\r\n\x05\x62\x61tch\x18\x07 \x01(\r\x12\x11\n\tserver_ms\x18\x08 \x01(\x01\x12$\n\x06stages\x18\t \x01(\x0b\x32\x14.jellyfish.v1.Stages\x12,\n\ndetections\x18\n \x01(\x0b\x32\x18.jellyfish.v1.Detections\"U\n\x06Stages\x12\x13\n\x0b\x64ispatch_ms\x18\x01 \x01(\x01\x12\x11\n\tdecode_ms\x18\x02 \x01(\x01\x12\x0f\n\x07wait_ms\x18\x03 \x01(\x01\x12\x12\n\nexecute_ms\x18\x04 \x01(\x01\"<\n\nDetections\x12\r\n\x05\x62oxes\x18\x01 \x03(\x02\x12\x0e\n\x06scores\x18\x02 \x03(\x02\x12\x0f\n\x07\x63lasses\x18\x03 \x03(\r*p\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x0e\n\nOUTCOME_OK\x10\x01\x12\x13\n\x0fOUTCOME_DROPPED\x10\x02\x12\x14\n\x10OUTCOME_REJECTED\x10\x03\x12\x11\n\rOUTCOME_ERROR\x10\x04\x32\xe7\x01\n\tJellyfish\x12I\n\x08Register\x12\x1d.jellyfish.v1.RegisterRequest\x1a\x1e.jellyfish.v1.RegisterResponse\x12O\n\nUnregister\x12\x1f.jellyfish.v1.UnregisterRequest\x1a .jellyfish.v1.UnregisterResponse\x12>\n\x06Stream\x12\x13.jellyfish.v1.Frame\x1a\x1b.jellyfish.v1.ServerMessage(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"jellyfish/protocol/jellyfish.proto\x12\x0cjellyfish.v1\"M\n\x0fRegisterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x66ps\x18\x02 \x01(\x01\x12\x0e\n\x06slo_ms\x18\x03 \x01(\x01\x12\x0f\n\x07version\x18\x04 \x01(\r\"o\n\x10RegisterResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08\x66irst_px\x18\x02 \x01(\r\x12\x10\n\x08input_px\x18\x03 \x03(\r\x12\x13\n\x0b\x66rame_bytes\x18\x04 \x03(\x01\x12\x13\n\x0bheartbeat_s\x18\x05 \x01(\x01\"\"\n\x11UnregisterRequest\x12\r\n\x05token\x18\x01 \x01(\t\"\x14\n\x12UnregisterResponse\"f\n\x05\x46rame\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0b\n\x03tag\x18\x02 \x01(\x0c\x12\r\n\x05image\x18\x03 \x01(\x0c\x12\n\n\x02px\x18\x04 \x01(\r\x12\x16\n\x0e\x62\x61ndwidth_kbps\x18\x05 \x01(\x01\x12\x11\n\tdevice_ms\x18\x06 \x01(\x01\"\x8f\x01\n\rServerMessage\x12 \n\x03\x61\x63k\x18\x01 \x01(\x0b\x32\x11.jellyfish.v1.AckH\x00\x12&\n\x06result\x18\x02 \x01(\x0b\x32\x14.jellyfish.v1.ResultH\x00\x12,\n\theartbeat\x18\x03 \x01(\x0b\x32\x17.jellyfish.v1.HeartbeatH\x00\x42\x06\n\x04kind\"\x0b\n\tHeartbeat\"$\n\x03\x41\x63k\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x11\n\tserver_ms\x18\x02 \x01(\x01\"\xf0\x01\n\x06Result\x12\n\n\x02id\x18\x01 \x01(\x04\x12&\n\x07outcome\x18\x02 \x01(\x0e\x32\x15.jellyfish.v1.Outcome\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07next_px\x18\x04 \x01(\r\x12\x0e\n\x06\x64nn_px\x18\x05 \x01(\r\x12\x0b\n\x03gpu\x18\x06 \x01(\x05\x12\r\n\x05\x62\x61tch\x18\x07 \x01(\r\x12\x11\n\tserver_ms\x18\x08 \x01(\x01\x12$\n\x06stages\x18\t \x01(\x0b\x32\x14.jellyfish.v1.Stages\x12,\n\ndetections\x18\n \x01(\x0b\x32\x18.jellyfish.v1.Detections\"U\n\x06Stages\x12\x13\n\x0b\x64ispatch_ms\x18\x01 \x01(\x01\x12\x11\n\tdecode_ms\x18\x02 \x01(\x01\x12\x0f\n\x07wait_ms\x18\x03 \x01(\x01\x12\x12\n\nexecute_ms\x18\x04 \x01(\x01\"<\n\nDetections\x12\r\n\x05\x62oxes\x18\x01 \x03(\x02\x12\x0e\n\x06scores\x18\x02 \x03(\x02\x12\x0f\n\x07\x63lasses\x18\x03 \x03(\r*p\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x0e\n\nOUTCOME_OK\x10\x01\x12\x13\n\x0fOUTCOME_DROPPED\x10\x02\x12\x14\n\x10OUTCOME_REJECTED\x10\x03\x12\x11\n\rOUTCOME_ERROR\x10\x04\x32\xe7\x01\n\tJellyfish\x12I\n\x08Register\x12\x1d.jellyfish.v1.RegisterRequest\x1a\x1e.jellyfish.v1.RegisterResponse\x12O\n\nUnregister\x12\x1f.jellyfish.v1.UnregisterRequest\x1a .jellyfish.v1.UnregisterResponse\x12>\n\x06Stream\x12\x13.jellyfish.v1.Frame\x1a\x1b.jellyfish.v1.ServerMessage(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'jellyfish.protocol.jellyfish_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OUTCOME']._serialized_start=978
-  _globals['_OUTCOME']._serialized_end=1090
+  _globals['_OUTCOME']._serialized_start=995
+  _globals['_OUTCOME']._serialized_end=1107
   _globals['_REGISTERREQUEST']._serialized_start=52
-  _globals['_REGISTERREQUEST']._serialized_end=112
-  _globals['_REGISTERRESPONSE']._serialized_start=114
-  _globals['_REGISTERRESPONSE']._serialized_end=225
-  _globals['_UNREGISTERREQUEST']._serialized_start=227
-  _globals['_UNREGISTERREQUEST']._serialized_end=261
-  _globals['_UNREGISTERRESPONSE']._serialized_start=263
-  _globals['_UNREGISTERRESPONSE']._serialized_end=283
-  _globals['_FRAME']._serialized_start=285
-  _globals['_FRAME']._serialized_end=387
-  _globals['_SERVERMESSAGE']._serialized_start=390
-  _globals['_SERVERMESSAGE']._serialized_end=533
-  _globals['_HEARTBEAT']._serialized_start=535
-  _globals['_HEARTBEAT']._serialized_end=546
-  _globals['_ACK']._serialized_start=548
-  _globals['_ACK']._serialized_end=584
-  _globals['_RESULT']._serialized_start=587
-  _globals['_RESULT']._serialized_end=827
-  _globals['_STAGES']._serialized_start=829
-  _globals['_STAGES']._serialized_end=914
-  _globals['_DETECTIONS']._serialized_start=916
-  _globals['_DETECTIONS']._serialized_end=976
-  _globals['_JELLYFISH']._serialized_start=1093
-  _globals['_JELLYFISH']._serialized_end=1324
+  _globals['_REGISTERREQUEST']._serialized_end=129
+  _globals['_REGISTERRESPONSE']._serialized_start=131
+  _globals['_REGISTERRESPONSE']._serialized_end=242
+  _globals['_UNREGISTERREQUEST']._serialized_start=244
+  _globals['_UNREGISTERREQUEST']._serialized_end=278
+  _globals['_UNREGISTERRESPONSE']._serialized_start=280
+  _globals['_UNREGISTERRESPONSE']._serialized_end=300
+  _globals['_FRAME']._serialized_start=302
+  _globals['_FRAME']._serialized_end=404
+  _globals['_SERVERMESSAGE']._serialized_start=407
+  _globals['_SERVERMESSAGE']._serialized_end=550
+  _globals['_HEARTBEAT']._serialized_start=552
+  _globals['_HEARTBEAT']._serialized_end=563
+  _globals['_ACK']._serialized_start=565
+  _globals['_ACK']._serialized_end=601
+  _globals['_RESULT']._serialized_start=604
+  _globals['_RESULT']._serialized_end=844
+  _globals['_STAGES']._serialized_start=846
+  _globals['_STAGES']._serialized_end=931
+  _globals['_DETECTIONS']._serialized_start=933
+  _globals['_DETECTIONS']._serialized_end=993
+  _globals['_JELLYFISH']._serialized_start=1110
+  _globals['_JELLYFISH']._serialized_end=1341
 # @@protoc_insertion_point(module_scope)

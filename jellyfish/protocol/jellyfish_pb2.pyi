@@ -21,14 +21,16 @@ OUTCOME_REJECTED: Outcome
 OUTCOME_ERROR: Outcome
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("name", "fps", "slo_ms")
+    __slots__ = ("name", "fps", "slo_ms", "version")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FPS_FIELD_NUMBER: _ClassVar[int]
     SLO_MS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     name: str
     fps: float
     slo_ms: float
-    def __init__(self, name: _Optional[str] = ..., fps: _Optional[float] = ..., slo_ms: _Optional[float] = ...) -> None: ...
+    version: int
+    def __init__(self, name: _Optional[str] = ..., fps: _Optional[float] = ..., slo_ms: _Optional[float] = ..., version: _Optional[int] = ...) -> None: ...
 
 class RegisterResponse(_message.Message):
     __slots__ = ("token", "first_px", "input_px", "frame_bytes", "heartbeat_s")

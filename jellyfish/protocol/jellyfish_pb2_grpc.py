@@ -56,14 +56,16 @@ class JellyfishServicer:
 
     def Register(self, request, context):
         """Joins the server. Refused with INVALID_ARGUMENT when fps or slo_ms cannot be served by any
-        plan, RESOURCE_EXHAUSTED when the server is full, UNAVAILABLE when no worker is alive.
+        plan, RESOURCE_EXHAUSTED when the server is full, UNAVAILABLE when no worker is alive,
+        FAILED_PRECONDITION when the server does not speak the version; its text says which it does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Unregister(self, request, context):
-        """Leaves. Only the holder of the token can; UNAUTHENTICATED otherwise.
+        """Leaves. Only the holder of the token can; UNAUTHENTICATED otherwise. Under mutual TLS, a token
+        is good only with the certificate name that it was given to.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

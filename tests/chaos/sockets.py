@@ -6,7 +6,7 @@ take only part of what it is given, and whoever waits for a socket is called as 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 from experiment.virtual_time import VirtualTimeLoop
@@ -33,18 +33,20 @@ class SimSocket:
     def setblocking(self, flag: bool) -> None:
         assert not flag
 
-    def recv(self, size: int) -> bytes:
+    def recv_into(self, space: memoryview) -> int:
         if not self._arrived:
             if self._ended:
-                return b""
+                return 0
             raise BlockingIOError
-        data = bytes(self._arrived[:size])
+        size = min(len(space), len(self._arrived))
+        space[:size] = self._arrived[:size]
         del self._arrived[:size]
         if self._peer is not None:
             self._peer._wake_writer()
-        return data
+        return size
 
-    def send(self, data: bytes | memoryview) -> int:
+    def sendmsg(self, parts: Sequence[memoryview]) -> int:
+        data = b"".join(parts)
         peer = self._peer
         if peer is None or self._ended:
             raise BrokenPipeError

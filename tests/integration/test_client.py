@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import json
 import signal
 import sys
@@ -18,11 +17,9 @@ import cv2
 import grpc
 import numpy as np
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from client.__main__ import main
+from experiment.authority import Authority
 from jellyfish.files.detections import image_id, read_coco
 from jellyfish.files.tables import read_table
 from jellyfish.messages import Ack, Answer, Event, Heartbeat, Registration
@@ -253,31 +250,11 @@ async def test_a_refusal_is_one_line(tmp_path: Path, clip: Path) -> None:
     assert "the server is full" in errors
 
 
-def certificate() -> tuple[bytes, bytes]:
-    """Return a key and a certificate of its own signing, for the host `localhost`."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    return key.private_bytes(pem, form, plain), signed.public_bytes(pem)
-
-
 @pytest.mark.parametrize("delay_ms", [0, 1])  # through a relay, too, whose name is another
 async def test_tls_and_a_secret(tmp_path: Path, clip: Path, delay_ms: float) -> None:
-    key, signed = certificate()
-    (tmp_path / "ca.pem").write_bytes(signed)
+    authority = Authority("test")
+    signed, key = authority.issue("server", "localhost")
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
     (tmp_path / "secret").write_text("sesame\n")
     secure = {
         "tls_ca": str(tmp_path / "ca.pem"),
@@ -312,6 +289,11 @@ async def test_tls_and_a_secret(tmp_path: Path, clip: Path, delay_ms: float) -> 
         ({"clip": None}, "clip is None; want name and path"),
         ({"clip": {"name": "clip", "path": "/missing.avi"}}, "/missing.avi is missing"),
         ({"tls_ca": "/missing.pem"}, "/missing.pem"),
+        ({"tls_ca": __file__}, f"tls_ca: {__file__} holds no certificate"),
+        ({"tls_ca": 5}, "tls_ca is 5; want a file, or null"),
+        ({"tls_ca": __file__, "tls_cert": __file__}, "tls_cert and tls_key go together"),
+        ({"tls_cert": __file__, "tls_key": __file__}, "tls_cert needs tls_ca"),
+        ({"secret_file": __file__, "server": "10.0.0.1:1"}, "10.0.0.1:1 is not on loopback"),
     ],
 )
 def test_a_bad_job_is_one_line(

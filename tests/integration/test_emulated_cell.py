@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import yaml
 
 from experiment import grid, paths
 from experiment.cell import run_cell
+from experiment.places import LocalPlace
 from jellyfish.files.atomic import read_json, write_json
 from jellyfish.files.clip_detections import write_clip_detections
 from jellyfish.files.detections import CLIENT_STRIDE, read_coco
@@ -87,3 +91,35 @@ def test_a_laptop_serves_two_gpus(root: Path, assets: Path, tmp_path: Path) -> N
     assert set(served.clip_frame) <= set(range(30))
     answered = {image // CLIENT_STRIDE for image in read_coco(folder / "detections.json")}
     assert answered == {0, 1}
+
+
+def test_a_cell_over_mutual_tls(
+    root: Path, assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(root)
+    config["network"]["tls"] = "mutual"
+    config["client"]["stream_s"] = 1.0
+    prepare(config, root, assets, tmp_path)
+    modes: dict[str, int] = {}
+    hide = LocalPlace.hide
+
+    def seen(place: LocalPlace, name: str, content: bytes) -> str:
+        path = hide(place, name, content)
+        modes[name] = stat.S_IMODE(os.stat(path).st_mode)
+        return path
+
+    monkeypatch.setattr(LocalPlace, "hide", seen)
+    (cell,) = grid.cells(config)
+    index = read_json(run_cell(config, cell, tmp_path))
+    assert index["runs"][0]["outcomes"]["ok"] > 0
+    (run,) = grid.runs(config, cell)
+    folder = paths.run_folder(run.key, tmp_path)
+    jobs = {path.name: read_json(path) for path in (folder / "jobs").glob("*.job.json")}
+    assert len({job["tls_key"] for job in jobs.values()}) == 3
+    assert "tls_client_ca" in jobs["server.job.json"]  # and so who shows no certificate is refused
+    assert set(modes.values()) == {0o600}
+    assert modes.keys() >= {Path(job["tls_key"]).name for job in jobs.values()}
+    assert not list(folder.rglob("*.pem"))
+    plain = grid.runs({**config, "network": {**config["network"], "tls": "none"}}, cell)[0]
+    assert plain.key != run.key
+    assert plain.seed == run.seed

@@ -38,7 +38,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def config(root: Path, sshd: Sshd) -> Config:
-    return config_over(root, sshd.hosts_file())
+    value = config_over(root, sshd.hosts_file())
+    return value | {"network": {**value["network"], "tls": "mutual"}}
 
 
 def remote_processes(sshd: Sshd) -> list[ProcessId]:
@@ -95,7 +96,16 @@ def test_every_frame_of_every_host_has_a_row(
         job = read_json(folder / "jobs" / f"client-{i}.job.json")
         assert f"/work/client-host-{i}/runs/" in job["out_dir"]
         assert (folder / "logs" / f"client-{i}.log").exists()
+        assert job["tls_key"].startswith(f"{job['out_dir']}/client-{i}.")
     assert not list(folder.glob("*.pid"))
+
+
+def test_keys_are_gone_with_the_run(
+    done: tuple[grid.Run, Path, dict[str, Any]], sshd: Sshd
+) -> None:
+    _, folder, _ = done
+    assert read_json(folder / "jobs" / "server.job.json")["tls_client_ca"]
+    assert not [*folder.rglob("*.pem"), *(sshd.folder / "work").glob("*/runs/**/*.pem")]
 
 
 def test_a_run_says_which_hosts_it_was_on(

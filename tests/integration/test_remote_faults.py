@@ -132,9 +132,8 @@ def test_a_host_where_nobody_may_be_root(config: Config, testbed: NamespaceTestb
         theirs += [Path(client["work"]), Path(client["work"], "files")]
     path = testbed.folder / "hosts.nobody.yaml"
     path.write_text(yaml.safe_dump(value))
-    said = (
-        r"client-1: .* may not shape traffic: sudo(?s:.)*client-2: .* may not shape traffic: sudo"
-    )
+    cannot = r".* may not shape traffic: .*(?:is not installed|sudo: )"
+    said = rf"client-1: {cannot}(?s:.)*client-2: {cannot}"
     (run,) = grid.runs(config, grid.cells(config)[0])
     with open_to_all(*theirs):
         with (
@@ -142,11 +141,15 @@ def test_a_host_where_nobody_may_be_root(config: Config, testbed: NamespaceTestb
             Fleet({**config, "hosts": str(path)}, ROOT),
         ):
             pass
-        assert str(seen.value).count("ALL=(root) NOPASSWD: /usr/sbin/tc -batch -") == 2
+        rule = "nobody ALL=(root) NOPASSWD: /usr/local/sbin/jellyfish-tc eth0"
+        assert str(seen.value).count(rule) == 2
         with Fleet({**config, "hosts": str(path)}, ROOT, shapes=False) as fleet:
             told = fleet.shaping_commands(run)  # what it is for can be told without it
     assert set(told) == {"client-1", "client-2"}
     assert all("tc qdisc replace dev eth0 root handle 4a46:" in one for one in told.values())
+    assert all(
+        f"line: {rule}" in one and "administrator: install -o" in one for one in told.values()
+    )
 
 
 @as_root

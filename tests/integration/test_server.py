@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import json
 import os
 import signal
@@ -18,12 +17,10 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from experiment.authority import Authority
 from jellyfish.files.profiles import write_profile
 from jellyfish.files.tables import read_table
 from jellyfish.profile import Profile
@@ -166,7 +163,8 @@ def gone(pid: int) -> bool:
 
 
 async def test_serves_and_ends_in_order(model: Path, image: bytes, tmp_path: Path) -> None:
-    async with serving(job_of(model, tmp_path)) as server, server.channel() as channel:
+    job = job_of(model, tmp_path, reflection=True)
+    async with serving(job) as server, server.channel() as channel:
         serving_now = health_pb2.HealthCheckResponse.SERVING
         assert await health(channel, "") == serving_now
         assert await health(channel, NAME) == serving_now
@@ -266,19 +264,22 @@ async def test_interrupted_at_its_start_it_ends_and_leaves_nothing(
 
 
 async def test_tls_and_a_secret(model: Path, image: bytes, tmp_path: Path) -> None:
-    certificate = _self_signed(tmp_path)
+    authority = Authority("test")
+    certificate, key = tmp_path / "server.pem", tmp_path / "server.key"
+    for path, content in zip((certificate, key), authority.issue("a", "localhost"), strict=True):
+        path.write_bytes(content)
     secret = tmp_path / "secret"
     secret.write_text("open sesame\n")
     job = job_of(
         model,
         tmp_path,
-        host="localhost",
+        host="0.0.0.0",
         tls_cert=str(certificate),
-        tls_key=str(certificate.with_suffix(".key")),
+        tls_key=str(key),
         secret_file=str(secret),
     )
     async with serving(job) as server:
-        credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
+        credentials = grpc.ssl_channel_credentials(authority.pem)
         target = f"localhost:{server.port}"
         async with grpc.aio.secure_channel(target, credentials) as channel:
             for wrong in ("", "open barley"):
@@ -288,30 +289,6 @@ async def test_tls_and_a_secret(model: Path, image: bytes, tmp_path: Path) -> No
             client = await Client(channel, "open sesame").join()
             assert (await client.asks(0, image)).outcome == pb.OUTCOME_OK
         assert await server.end() == 0
-
-
-def _self_signed(folder: Path) -> Path:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    (folder / "server.key").write_bytes(
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    path = folder / "server.pem"
-    path.write_bytes(certificate.public_bytes(pem))
-    return path
 
 
 @pytest.mark.parametrize(
@@ -331,6 +308,11 @@ def _self_signed(folder: Path) -> Path:
         ({"cached_dnns": 1.5}, "cached_dnns is 1.5"),
         ({"tls_cert": "/nowhere/cert.pem"}, "tls_key"),
         ({"secret_file": "/nowhere/secret"}, "/nowhere/secret cannot be read"),
+        ({"tls_client_ca": "/nowhere/ca.pem"}, "tls_client_ca needs tls_cert and tls_key"),
+        ({"tls_cert": __file__, "tls_key": "/nowhere/key"}, f"{__file__} holds no certificate"),
+        ({"secret_file": __file__, "host": "0.0.0.0"}, "host '0.0.0.0' is not loopback"),
+        ({"secret_file": __file__}, "more than one line of printable ASCII"),
+        ({"reflection": "yes"}, "reflection is 'yes'"),
     ],
 )
 def test_a_bad_job_gives_one_line_and_exit_code_1(

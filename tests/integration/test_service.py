@@ -18,7 +18,7 @@ from jellyfish.protocol.jellyfish_pb2_grpc import JellyfishStub, add_JellyfishSe
 from jellyfish.records import Outcome, Reason
 from server import service
 from server.engine import Engine
-from server.process import OPTIONS
+from server.process import options
 from server.settings import EngineConfig
 from tests.engine_world import LoopWorker, engine_of, profile
 
@@ -70,7 +70,7 @@ class Client:
 @asynccontextmanager
 async def serving(**settings: Any) -> AsyncIterator[tuple[int, Engine]]:
     engine = await engine_of([LoopWorker(profile(), load_s=0)], config=EngineConfig(**settings))
-    server = grpc.aio.server(options=OPTIONS)
+    server = grpc.aio.server(options=options(engine.settings.limits))
     behind = service.Service(engine)
     add_JellyfishServicer_to_server(behind, server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -123,7 +123,7 @@ async def test_a_frame_is_acknowledged_then_answered_and_silence_is_filled() -> 
 
 
 async def test_hostile_frames_are_answered_and_harm_no_one_else() -> None:
-    async with serving() as (port, _), client(port) as good, client(port) as bad:
+    async with serving() as (port, engine), client(port) as good, client(port) as bad:
         await good.join()
         await bad.join()
         assert (await bad.asks(1, px=0)).outcome is Outcome.ERROR
@@ -138,9 +138,13 @@ async def test_hostile_frames_are_answered_and_harm_no_one_else() -> None:
                 pb.Frame(id=6, px=128, bandwidth_kbps=kbps, device_ms=device_ms, image=b"j")
             )
             assert (await bad.answer()).outcome is Outcome.DROPPED
-        with pytest.raises(grpc.aio.AioRpcError):  # more than 8 MB end this one stream
-            await bad.asks(5, image=bytes(9_000_000))
+        limits = engine.settings.limits
+        too_heavy = await bad.asks(5, image=bytes(limits.frame_bytes + 1000))
+        assert too_heavy.reason.startswith("bad image: ")
+        with pytest.raises(grpc.aio.AioRpcError):  # what is no frame at all ends this one stream
+            await bad.asks(6, image=bytes(limits.message_bytes))
         assert await bad.ends() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert f"vs. {limits.message_bytes}" in await bad.call.details()
         assert (await good.asks(1)).outcome is Outcome.OK
 
 

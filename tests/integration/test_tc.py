@@ -21,7 +21,9 @@ from typing import Any
 
 import pytest
 
-from client.shaping.tc_commands import PORTS_EACH
+from client.shaping import tc_root
+from client.shaping.tc_helper import INSTALLED
+from client.shaping.tc_root import PORTS_EACH
 from experiment.testbed import INTERFACE, NamespaceTestbed, Node
 from jellyfish.trace import Trace, constant, from_rates
 from tests.namespaces import connect, inside, listen
@@ -70,7 +72,6 @@ class Host:
             "interface": INTERFACE,
             "clients": clients,
             "out_dir": str(self.folder),
-            "state_dir": str(self.folder / "state"),
             "max_s": 60,
         }
         self.job.write_text(json.dumps(job))
@@ -87,13 +88,25 @@ class Host:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
         return done.returncode, (done.stdout + done.stderr).strip()
 
-    def as_user(self, user: str, command: list[str], rules: Path | None = None) -> list[str]:
-        """Return the command as another user's, under sudo's `rules` instead of this machine's."""
+    def as_user(
+        self, user: str, command: list[str], rules: Path | None = None, more: str = "true"
+    ) -> list[str]:
+        """Return the command as another user's.
+
+        Args:
+            user: whose.
+            command: of this host.
+            rules: sudo's, instead of this machine's; then the helper is installed, too.
+            more: done by root before.
+        """
         setpriv = ["setpriv", f"--reuid={user}", "--clear-groups", *command[4:]]
         if rules is None:
             return in_node(self.node, *setpriv)
-        mount = 'mount --bind "$0" /etc/sudoers && exec "$@"'  # seen by this one process alone
-        return in_node(self.node, "sh", "-c", mount, str(rules), *setpriv)
+        # All of it is seen by this one process alone.
+        mount = 'mount --bind "$0" /etc/sudoers && mount -t tmpfs -o mode=755 none /usr/local/sbin'
+        install = f"install -o root -g root -m 0755 {tc_root.__file__} {INSTALLED}"
+        script = f'{mount} && {install} && {more} && exec "$@"'
+        return in_node(self.node, "sh", "-c", script, str(rules), *setpriv)
 
     def start(self, *options: str) -> None:
         self.begin(self.command(*options))
@@ -117,7 +130,7 @@ class Host:
 
     def kill(self) -> None:
         assert self.helper is not None
-        self.helper.kill()
+        kill_with_root(self.helper.pid)
         self.helper.wait()
 
     def stop(self) -> dict[str, Any]:
@@ -166,6 +179,14 @@ def finish(process: subprocess.Popen[str]) -> None:
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream is not None:
             stream.close()
+
+
+def kill_with_root(pid: int) -> None:
+    """Kill a shaper and its child that is root, which would put the interface back."""
+    os.kill(pid, signal.SIGSTOP)  # or it would start another one
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        os.kill(int(child), signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
 
 
 @contextmanager
@@ -395,7 +416,7 @@ def test_a_qdisc_that_could_not_be_put_back_is_not_touched(
         assert tc_shows(node) == before
 
 
-@pytest.mark.parametrize("victim", ["helper", "lease", "parent", "silence"])
+@pytest.mark.parametrize("victim", ["helper", "root", "both", "lease", "parent", "silence"])
 def test_nothing_is_left_when_the_run_dies(
     testbed: NamespaceTestbed, tmp_path: Path, victim: str
 ) -> None:
@@ -409,6 +430,12 @@ def test_nothing_is_left_when_the_run_dies(
             shaped.start(*lease_s.get(victim, []))
         assert shaped.helper is not None
         if victim == "helper":
+            shaped.helper.kill()
+        elif victim == "root":
+            pid = shaped.helper.pid
+            (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            os.kill(int(child), signal.SIGKILL)
+        elif victim == "both":
             shaped.kill()
             assert "qdisc htb 4a46:" in tc_shows(node)
             assert shaped.run("--check") == (0, "")  # what the next run begins with
@@ -521,27 +548,82 @@ def test_without_root_it_says_which_right_it_needs(testbed: NamespaceTestbed) ->
         code, said = shaped.run("--check", user="nobody")
     assert code == 1
     assert "nobody@" in said
-    assert "may not shape traffic: sudo" in said
-    assert said.endswith("nobody ALL=(root) NOPASSWD: /usr/sbin/tc -batch -")
+    assert re.search(r"may not shape traffic: .*(is not installed|sudo: )", said)
+    assert f"install -o root -g root -m 0755 {tc_root.__file__} {INSTALLED}\n" in said
+    assert said.endswith(f"nobody ALL=(root) NOPASSWD: {INSTALLED} eth0")
+
+
+@contextmanager
+def permitted(testbed: NamespaceTestbed, node: Node, traces: Sequence[Trace]) -> Iterator[Host]:
+    """Yield a host where sudo lets nobody run the helper for eth0; `rules` in its folder say so."""
+    if shutil.which("sudo") is None:
+        pytest.skip("sudo is not installed; say make install-testbed")
+    with tempfile.TemporaryDirectory() as folder, host(testbed, node, Path(folder), traces) as one:
+        Path(folder).chmod(0o777)
+        rules = Path(folder, "rules")
+        rules.write_text(f"nobody ALL=(root) NOPASSWD: {INSTALLED} eth0\n")
+        rules.chmod(0o440)
+        yield one
 
 
 def test_with_that_right_any_user_shapes(testbed: NamespaceTestbed) -> None:
     node = testbed.clients[0]
     before = tc_shows(node)
-    if shutil.which("sudo") is None:
-        pytest.skip("sudo is not installed; say make install-testbed")
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        host(testbed, node, Path(folder), [from_rates("t", [5, 10], 0.1)]) as shaped,
-    ):
-        Path(folder).chmod(0o777)
-        rules = Path(folder, "sudoers")
-        rules.write_text("nobody ALL=(root) NOPASSWD: /usr/sbin/tc -batch -\n")
-        rules.chmod(0o440)
-        shaped.begin(shaped.as_user("nobody", shaped.command(), rules))
+    with permitted(testbed, node, [from_rates("t", [5, 10], 0.1)]) as shaped:
+        shaped.begin(shaped.as_user("nobody", shaped.command(), shaped.folder / "rules"))
         near, far, _ = shaped.connection(0)
         with near, far:
             time.sleep(0.5)
         assert "qdisc htb 4a46:" in tc_shows(node)
         assert shaped.stop()["clients"][0]["changes"] >= 4
     assert tc_shows(node) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("tc -batch -", "a password is required"),
+        (f"{INSTALLED} lo", "a password is required"),
+        (f"{INSTALLED} eth0 -batch", "a password is required"),
+        (f"{INSTALLED}", "a password is required"),
+        (f"-E {INSTALLED} eth0", "not allowed to preserve the environment"),
+        (f"PYTHONPATH=/tmp {INSTALLED} eth0", "not allowed to set the following environment"),
+        (f"LD_PRELOAD=/tmp/x {INSTALLED} eth0", "not allowed to set the following environment"),
+        (f"-D /tmp {INSTALLED} eth0", "not permitted to use the -D option"),
+        (f"{INSTALLED} eth0", "exec bpf import x run id"),  # the helper's answer
+    ],
+)
+def test_that_right_is_no_other(testbed: NamespaceTestbed, command: str, says: str) -> None:
+    node = testbed.clients[0]
+    before = tc_shows(node)
+    with permitted(testbed, node, [constant("t", 5)]) as shaped:
+        asked = [*in_node(node), "sudo", "-n", *command.split()]
+        asked = shaped.as_user("nobody", asked, shaped.folder / "rules")
+        done = subprocess.run(
+            asked, input="root 1000\nexec bpf import x run id\n", capture_output=True, text=True
+        )
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert tc_shows(node) == before
+
+
+@pytest.mark.parametrize(
+    ("meddle", "says"),
+    [
+        (f"rm {INSTALLED}", f"{INSTALLED} is not installed"),
+        (f"chown nobody {INSTALLED}", f"nobody could change {INSTALLED}, and sudo runs"),
+        (f"chmod 777 {INSTALLED.parent}", f"nobody could change {INSTALLED.parent}, and sudo"),
+        (f"sed -i 's/^VERSION = .*/VERSION = 0/' {INSTALLED}", "is of version 0, but 1 is needed;"),
+    ],
+)
+def test_a_helper_that_is_old_or_unsafe_is_told(
+    testbed: NamespaceTestbed, meddle: str, says: str
+) -> None:
+    with permitted(testbed, testbed.clients[0], [constant("t", 5)]) as shaped:
+        rules = shaped.folder / "rules"
+        command = shaped.as_user("nobody", shaped.command("--check"), rules, meddle)
+        done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert f"install -o root -g root -m 0755 {tc_root.__file__} {INSTALLED}" in done.stderr
+    assert len(done.stderr.splitlines()) == (1 if "version" in says else 3)

@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
-from client.shaping.tc_commands import PORTS_EACH
+from client.shaping.tc_root import PORTS_EACH
 from experiment.hosts import LocalConnection, Process
 from experiment.shaping import HostProcess, ShapedClient
 from experiment.tc_shaping import FIRST_PORT, TcSettings, TcShaper
@@ -24,7 +24,7 @@ from jellyfish.protocol.jellyfish_pb2_grpc import add_JellyfishServicer_to_serve
 from jellyfish.trace import Trace, constant, from_rates
 from tests.conftest import ROOT
 from tests.integration.test_client import ClientProcess, Server, clip
-from tests.integration.test_tc import in_node, tc_shows
+from tests.integration.test_tc import in_node, kill_with_root, tc_shows
 
 __all__ = ["clip"]  # a fixture
 
@@ -122,7 +122,7 @@ def test_the_next_preflight_removes_what_a_dead_run_left(
     dead = TcShaper(host)
     dead.start([shaped(0, constant("t", 5))])
     pid, _ = (tmp_path / "tc.pid").read_text().split()
-    subprocess.run(["kill", "-KILL", pid], check=True)
+    kill_with_root(int(pid))
     assert tc_shows(node) != before
     TcShaper(host).preflight()
     assert tc_shows(node) == before

@@ -150,16 +150,29 @@ async def test_closing_does_not_wait_for_a_stuck_process(
     assert worker.pid is None
 
 
-async def test_a_small_file_that_claims_a_huge_image_is_refused(
-    worker: ProcessWorker, frames: list[WorkerFrame]
+@pytest.mark.parametrize("side", [97, 20_000])  # its largest input has 96
+async def test_a_file_that_claims_more_pixels_than_any_dnn_takes_is_refused(
+    worker: ProcessWorker, frames: list[WorkerFrame], side: int
 ) -> None:
     await worker.load(0)
     bomb = bytearray(frames[0].image)
     size = bomb.index(b"\xff\xc0") + 5
-    bomb[size : size + 4] = (20_000).to_bytes(2, "big") * 2
+    bomb[size : size + 4] = side.to_bytes(2, "big") * 2
     result = await worker.run(0, [WorkerFrame(b"", bytes(bomb), 32), frames[0]])
     assert str(result.answers[0]).startswith("the JPEG cannot be decoded")
     assert isinstance(result.answers[1], Detections)
+
+
+async def test_a_batch_of_large_frames_arrives_as_it_was(
+    worker: ProcessWorker, frames: list[WorkerFrame]
+) -> None:
+    await worker.load(0)
+    heavy = [dataclasses.replace(f, image=f.image + bytes(1 << 20)) for f in frames]  # padding
+    there, here = await worker.run(0, heavy), await worker.run(0, frames)
+    for a, b in zip(there.answers, here.answers, strict=True):
+        assert isinstance(a, Detections)
+        assert isinstance(b, Detections)
+        np.testing.assert_allclose(a.boxes, b.boxes, atol=1e-5)
 
 
 async def test_who_stops_waiting_harms_nobody(

@@ -2,11 +2,13 @@ import dataclasses
 import pickle
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import ExifTags, Image
 
 from jellyfish.detections import Detections
 from jellyfish.errors import ConfigError, DataError, DeviceError
@@ -14,6 +16,7 @@ from server.devices import Device, DeviceSpec, device_spec, make
 from server.devices.detector import decode_jpeg
 from server.worker import BatchResult, WorkerFrame
 from server.zoo.onnx_export import export
+from tests.jpeg_files import by_pillow
 from tests.zoo_models import MIXED, YOLO, jpegs, video_frames, write_mixed_weights, yolo_weights
 
 KINDS = ("onnxruntime", "torch")
@@ -97,10 +100,10 @@ def test_padding_changes_no_answer(device: Device, frames: list[np.ndarray]) -> 
 def test_a_bad_frame_spoils_only_itself(device: Device, frames: list[np.ndarray]) -> None:
     device.load(1)
     first, second = jpegs(frames[:2], 64)
-    cut = WorkerFrame(b"", second.image[: len(second.image) // 2], 64)
-    result = device.run(1, [WorkerFrame(b"", b"junk", 64), first, cut, second], pad_to=4)
+    no_scan = WorkerFrame(b"", bytes(second.image[:200]), 64)
+    result = device.run(1, [WorkerFrame(b"", b"junk", 64), first, no_scan, second], pad_to=4)
     assert result.answers[0] == "not a JPEG"
-    assert result.answers[2] == "the JPEG is cut short"
+    assert result.answers[2] == "the JPEG cannot be decoded"
     good = detections(device.run(1, [first, second]))
     assert_same(result.answers[1], good[0])  # type: ignore[arg-type]
     assert_same(result.answers[3], good[1])  # type: ignore[arg-type]
@@ -245,6 +248,23 @@ def test_whatever_a_client_sends_is_an_image_or_a_reason(data: st.DataObject) ->
     except ValueError:  # the reason; anything else would end the batch
         return
     assert image.shape == (32, 32, 3)
+
+
+def test_other_formats_are_not_read() -> None:
+    picture = np.zeros((32, 32, 3), np.uint8)
+    for kind in (".png", ".bmp", ".tiff", ".webp"):
+        with pytest.raises(ValueError, match="not a JPEG"):
+            decode_jpeg(cv2.imencode(kind, picture)[1].tobytes(), 32)
+
+
+def test_an_orientation_beside_the_picture_is_ignored() -> None:
+    red_on_the_left = np.zeros((32, 32, 3), np.uint8)
+    red_on_the_left[:, :16, 0] = 255
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # to be shown turned by 90 degrees
+    turned, plain = (by_pillow(red_on_the_left, **how) for how in ({"exif": exif}, {}))
+    assert turned != plain
+    assert (decode_jpeg(turned, 32) == decode_jpeg(plain, 32)).all()
 
 
 def test_a_jpeg_is_read_as_rgb() -> None:

@@ -184,7 +184,7 @@ def test_every_scenario_is_valid() -> None:
     ("change", "said"),
     [
         ({"bogus": 1}, r"unknown key 'bogus'; there are: allow_dirty, allow_missing"),
-        ({"network": {"delay": 1}}, r"network: unknown key 'delay'; there are: delay_ms, wire_ms"),
+        ({"network": {"delay": 1}}, r"network: unknown key 'delay'; there are: delay_ms, tls"),
         ({"seed": "x"}, r"seed: 'x' is not of type 'integer'"),
         ({"traces": {"t": {"kind": "steps", "mbps": [1]}}}, r"traces\.t: step_s is missing"),
         ({"traces": {"t": {"kind": "none", "mbps": [1]}}}, r"traces\.t: unknown key 'mbps'"),

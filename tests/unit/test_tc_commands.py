@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from math import inf, isclose
 
@@ -9,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.shaping.tc_commands import PORTS_EACH, Commands, Qdisc, Schedule, Uplink, root_qdisc
+from client.shaping.tc_commands import Commands, Schedule, Uplink
 from client.shaping.tc_report import passed
+from client.shaping.tc_root import PORTS_EACH, Lines, Qdisc, root_qdisc
 from jellyfish.errors import ConfigError
 from jellyfish.trace import Trace, constant, from_rates
 
@@ -30,8 +32,19 @@ def words(line: str) -> dict[str, str]:
     return dict(pairwise(line.split()))
 
 
+def told(commands: Commands, uplinks: Sequence[Uplink], mbps: Iterable[float] = ()) -> list[str]:
+    """Return what tc is told, by way of the helper: all is set up, then the first has rates."""
+    asked = [*commands.set_up(uplinks), *(commands.change(uplinks[0], rate) for rate in mbps)]
+    lines = Lines("eth0")
+    return [line for request in asked for line in lines.of(request.encode())]
+
+
+def changed(commands: Commands, mbps: float) -> str:
+    return told(commands, [uplink()], [mbps])[-1]
+
+
 def test_a_class_a_leaf_and_two_filters_for_each_client() -> None:
-    lines = Commands("eth0", 1500).set_up([uplink(1), uplink(2)])
+    lines = told(Commands("eth0", 1500), [uplink(1), uplink(2)])
     assert lines[0] == "qdisc replace dev eth0 root handle 4a46: htb default 0 direct_qlen 1000"
     assert len(lines) == 1 + 2 * 4
     assert lines[5].startswith("class add dev eth0 parent 4a46: classid 4a46:2 htb rate ")
@@ -58,8 +71,7 @@ def test_whatever_the_trace_a_frame_can_pass_and_a_queue_can_stand(
 ) -> None:
     one = uplink(trace=from_rates("t", mbps, 1))
     commands = Commands("eth0", mtu, leaf=leaf)
-    lines = commands.set_up([one])
-    for line in [*lines, *(commands.change(one, rate) for rate in mbps)]:
+    for line in told(commands, [one], mbps):
         found = words(line)
         if "tbf" in found or "ceil" in found:
             assert int(found["burst"]) >= mtu + 14
@@ -69,17 +81,17 @@ def test_whatever_the_trace_a_frame_can_pass_and_a_queue_can_stand(
 
 
 def test_the_burst_is_a_frame_and_what_a_late_timer_costs() -> None:
-    slow, fast = (Commands("eth0", 1500).change(uplink(), rate) for rate in (1, 40))
+    slow, fast = (changed(Commands("eth0", 1500), rate) for rate in (1, 40))
     assert 1514 <= int(words(slow)["burst"]) < 1600
     assert isclose(int(words(fast)["burst"]) - int(words(slow)["burst"]), 1275, rel_tol=0.01)
-    fixed = Commands("eth0", 1500, burst_bytes=1540).change(uplink(), 40)
+    fixed = changed(Commands("eth0", 1500, burst_bytes=1540), 40)
     assert words(fixed)["burst"] == "1540"
 
 
 def test_htb_alone_changes_its_class() -> None:
     commands = Commands("eth0", 1500, leaf="htb")
-    assert "bfifo limit" in "\n".join(commands.set_up([uplink()]))
-    change = commands.change(uplink(), 5)
+    assert "bfifo limit" in "\n".join(told(commands, [uplink()]))
+    change = changed(commands, 5)
     assert change.startswith("class change dev eth0 parent 4a46: classid 4a46:1 htb rate ")
     assert words(change)["rate"] == words(change)["ceil"] == f"{5e6 / SHARE:.0f}bit"
 
@@ -167,6 +179,7 @@ def test_our_own_and_what_cannot_be_put_back_are_known() -> None:
     assert ours is not None
     assert ours.ours
     assert not Qdisc("htb", "1:", "r2q 10 default 0x10").restorable
+    assert not Qdisc("tbf", "1:", "rate 1Mbit\nexec x").restorable  # tc would not show that
     assert root_qdisc("") is None
     assert root_qdisc("qdisc ingress ffff: parent ffff:fff1 ----") is None
 
