@@ -20,6 +20,7 @@ from typing import Protocol
 from jellyfish.errors import DeviceError
 from jellyfish.scheduling.problem import Plan, Problem
 from jellyfish.scheduling.solvers import solver
+from server.linux import ends_blocked
 from server.pipe import LoopPipe
 from server.planner_messages import Failure, Reply, Request
 
@@ -192,6 +193,7 @@ def _start(solver_name: str, pipe: socket.socket) -> subprocess.Popen[bytes]:
     """Start a process of its own kind: a fork would take the server's threads and sockets along."""
     command = [sys.executable, "-m", "server.planner_process"]
     command += [str(pipe.fileno()), solver_name, str(os.getpid())]
-    return subprocess.Popen(
-        command, cwd=REPOSITORY, pass_fds=[pipe.fileno()], stdin=subprocess.DEVNULL
-    )
+    with ends_blocked():
+        return subprocess.Popen(
+            command, cwd=REPOSITORY, pass_fds=[pipe.fileno()], stdin=subprocess.DEVNULL
+        )

@@ -18,6 +18,7 @@ from server.settings import Settings
 
 log = logging.getLogger(__name__)
 
+OnPlan = Callable[[PlanRow], None]
 Adopt = Callable[[Plan, list[ClientHandle], list[Gpu]], None]
 
 MARGIN_MS = 2.0  # of the server's overhead, beside dispatch there and back
@@ -116,6 +117,10 @@ class Planning:
         clients: who is there now, by number.
         gpus: all GPUs.
         adopt: follows a plan, told the clients and GPUs that it was made for.
+        on_plan: told each scheduler run, for the record.
+
+    Attributes:
+        made: how many plans there were.
     """
 
     def __init__(
@@ -128,6 +133,7 @@ class Planning:
         clients: Mapping[int, ClientHandle],
         gpus: Sequence[Gpu],
         adopt: Adopt,
+        on_plan: OnPlan | None = None,
     ) -> None:
         self._planner = planner
         self._rng = rng
@@ -139,7 +145,8 @@ class Planning:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self.rows: list[PlanRow] = []
+        self._on_plan = on_plan
+        self.made = 0
 
     async def warm(self) -> None:
         """Have the planner solve an empty problem, so that the first real one finds it ready.
@@ -208,5 +215,7 @@ class Planning:
             solver=self._settings.policy.solver,
             solve_ms=solve_ms,
         )
-        self.rows.append(row)
+        self.made += 1
+        if self._on_plan is not None:
+            self._on_plan(row)
         self._adopt(plan, clients, gpus)

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 from jellyfish.errors import DeviceError
 from server.devices.base import DeviceSpec
+from server.linux import ends_blocked
 from server.pipe import LoopPipe
 from server.worker import BatchResult, WorkerDied, WorkerFrame
 
@@ -185,4 +186,5 @@ def _spawn(fd: int, name: str, threads: int) -> subprocess.Popen[bytes]:
         "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS),
     }
     command = [sys.executable, "-m", "server.worker_child", str(fd), str(os.getpid()), name]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(fd,), env=environment)
+    with ends_blocked():
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(fd,), env=environment)

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from random import Random
+from typing import Any
 
 import numpy as np
 
+from experiment.virtual_serving import Kept
 from jellyfish.detections import Detections
 from jellyfish.errors import DeviceError
+from jellyfish.files.tables import PlanRow
 from jellyfish.messages import Ack, Answer, Event, Frame
 from jellyfish.policy import policy
 from jellyfish.profile import Profile
@@ -187,6 +190,21 @@ class Camera:
         assert all(len(answers) == 1 for answers in self.answers.values())
 
 
+class KeepingEngine(Engine):
+    """An engine that keeps what it tells for the record."""
+
+    def __init__(self, *args: Any) -> None:
+        self.kept = Kept()
+        super().__init__(*args, on_plan=self.kept.plans.append, on_left=self.kept.on_left)
+
+    @property
+    def plans(self) -> list[PlanRow]:
+        return self.kept.plans
+
+    def summary(self) -> dict[str, Any]:
+        return self.kept.summary(self)
+
+
 async def engine_of(
     workers: Sequence[LoopWorker],
     *,
@@ -195,9 +213,9 @@ async def engine_of(
     config: EngineConfig | None = None,
     on_health: HealthListener | None = None,
     seed: int = 1,
-) -> Engine:
+) -> KeepingEngine:
     """Return a started engine."""
-    engine = Engine(
+    engine = KeepingEngine(
         workers[0].profile,
         workers,
         planner or InlinePlanner("paper", charge_ms=10, iterations=60),
