@@ -49,7 +49,7 @@ class Stderr(QueueHandler):
         super().__init__(self._lines)
         self._dropped = 0  # ever; changed by who logs alone
         self._told = 0  # of those; changed by the writing thread alone
-        threading.Thread(target=self._write_forever, name="log", daemon=True).start()
+        self._thread = threading.Thread(target=self._write_forever, name="log", daemon=True)
 
     def enqueue(self, record: logging.LogRecord) -> None:
         """Queue a record, formatted before; never waits."""
@@ -57,6 +57,8 @@ class Stderr(QueueHandler):
 
     def say(self, line: str) -> None:
         """Queue a line; never waits."""
+        if self._thread.ident is None:  # not before: it keeps to the cores of who starts it
+            self._thread.start()
         try:
             self._lines.put_nowait(line)
         except queue.Full:

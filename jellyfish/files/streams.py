@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from functools import partial
 from itertools import islice
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ PLANS_LINES, CLIENTS_LINES, STATE = (
 PLANS_TABLE, SUMMARY = "plans.parquet", "server.json"
 FRAMES_LINES, DETECTIONS_LINES = "client-{}.frames.jsonl", "client-{}.detections.jsonl"
 FRAMES_TABLE, DETECTIONS = "client-{}.frames.parquet", "client-{}.detections.json"
+_NAN_PLAN: dict[str, Any] = {field.name: nan for field in fields(PlanRow)}
 _SEVERAL = 2000  # rows that are in memory as objects at a time
 
 
@@ -114,7 +115,7 @@ def _make_summary(folder: Path, state: dict[str, Any] | None) -> None:
 
 def _make_plans(folder: Path) -> None:
     lines = folder / PLANS_LINES
-    rows = (PlanRow(**record) for record in read_lines(lines))
+    rows = (PlanRow(**(_NAN_PLAN | record)) for record in read_lines(lines))
     write_table(folder / PLANS_TABLE, _several(rows, PLANS))
     lines.unlink()
 
