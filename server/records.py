@@ -23,7 +23,7 @@ from server.clients import ClientHandle
 
 log = logging.getLogger(__name__)
 
-STATE_S = 1.0
+STATE_S = 0.5
 PATIENCE_S = 10.0  # with a disk that stalls
 TABLE_BYTES = 16 << 20  # of plan rows are made into a table at the end: that takes a second or two
 
@@ -54,7 +54,7 @@ class Records:
         self._clients.append(client.record())
 
     async def keep_state(self, state: Callable[[], dict[str, Any]]) -> None:
-        """Write down once a second, for ever, how it stands with those who are there."""
+        """Write down twice a second, for ever, how it stands with those who are there."""
         while True:
             self._state.replace(state())
             await asyncio.sleep(STATE_S)

@@ -193,9 +193,9 @@ class Camera:
 class KeepingEngine(Engine):
     """An engine that keeps what it tells for the record."""
 
-    def __init__(self, *args: Any) -> None:
-        self.kept = Kept()
-        super().__init__(*args, on_plan=self.kept.plans.append, on_left=self.kept.on_left)
+    def __init__(self, kept: Kept, *args: Any) -> None:
+        self.kept = kept
+        super().__init__(*args, on_plan=kept.plans.append, on_left=kept.on_left)
 
     @property
     def plans(self) -> list[PlanRow]:
@@ -213,9 +213,11 @@ async def engine_of(
     config: EngineConfig | None = None,
     on_health: HealthListener | None = None,
     seed: int = 1,
+    kept: Kept | None = None,
 ) -> KeepingEngine:
     """Return a started engine."""
     engine = KeepingEngine(
+        kept or Kept(),
         workers[0].profile,
         workers,
         planner or InlinePlanner("paper", charge_ms=10, iterations=60),

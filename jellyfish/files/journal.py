@@ -1,7 +1,7 @@
 """Records that go to disk as they come, one JSON value a line, without holding up who makes them.
 
 Whoever makes records only queues them. A thread of its owner runs `Journal.run`, which writes what
-has come once a second: a killed process loses no more than that. A disk that stalls or is full
+has come twice a second: a killed process loses no more than a second. A disk that stalls or is full
 costs nobody time. Records wait in memory, are dropped and counted when they are too many, and
 writing goes on where it stopped once there is room, so that no line is ever half written, but for
 the last one of a process that was killed.
@@ -24,7 +24,7 @@ from jellyfish.files.atomic import write_json
 
 log = logging.getLogger(__name__)
 
-FLUSH_S = 1.0
+FLUSH_S = 0.5  # what is told as often is lost for at most a second
 LIMIT_BYTES = 16 << 20  # that may wait for the disk, a file
 LAST_LIFE = ".last"  # suffix of what an earlier process left
 

@@ -2,7 +2,7 @@
 
 As JSON lines (`jellyfish.files.journal`): `server.plans.jsonl`, a row a scheduler run;
 `server.clients.jsonl`, what became of each client that has left; `server.state.json`, the same of
-those that are there and the server's own counts, once a second; `client-N.frames.jsonl`, a row a
+those that are there and the server's own counts, twice a second; `client-N.frames.jsonl`, a row a
 frame once it has an outcome, NaN left out; `client-N.detections.jsonl`, a list of COCO results a
 frame. At the end of a process, or by `experiment.collect` after it was killed, they become
 plans.parquet, server.json, client-N.frames.parquet and client-N.detections.json, and are removed.
