@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jellyfish.errors import DeviceError
+from server.linux import ends_blocked
 from server.pipe import LoopPipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -156,7 +157,7 @@ def launch(
     path = os.environ.get("PYTHONPATH")
     paths = {"PYTHONPATH": f"{ROOT}{os.pathsep}{path}" if path else str(ROOT)}
     line = [sys.executable, "-m", command.module, str(theirs.fileno()), str(os.getpid())]
-    with theirs:
+    with theirs, ends_blocked():
         process = subprocess.Popen(
             [*line, *command.args],
             stdin=subprocess.DEVNULL,
