@@ -10,18 +10,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 from math import isnan
 from pathlib import Path
+from typing import Any
 
 import cv2
 
 from client.grpc_transport import GrpcTransport
 from client.job import KEYS, Job, read_job
+from client.records import Records
 from client.session import Session
 from client.shaping.process import RelayProcess
 from client.source import VideoSource
 from jellyfish.errors import JellyfishError, RunError
 from jellyfish.files.atomic import write_json
-from jellyfish.files.detections import image_id, write_coco
-from jellyfish.files.tables import write_frames
 
 _GO_POLL_S = 0.02
 _TELL_S = 2.0
@@ -32,12 +32,14 @@ bandwidth trace where the job names one. With N the client's number, it writes i
 
   client-N.ready.json       once clip and relay are up; it then waits for a file `go`
   client-N.progress.json    every 2 s: frames with an outcome, and how many are not ok
+  client-N.*.jsonl          rows and detections as they come: at most a second is lost when it is
+                            killed; what an earlier client left there ends in .last
   client-N.frames.parquet   one row a captured frame
   client-N.detections.json  what came back, in COCO results format
   client-N.json             counts, bytes through the relay, times
 
 It ends by itself after the stream, within 3 s when the server is gone (exit code 1, all files
-written), and on SIGTERM.
+written), and on SIGTERM, to it or to its process group.
 """
 
 
@@ -56,6 +58,7 @@ class Client:
         self._source = VideoSource(job.clip["name"], Path(job.clip["path"]))
         self._relay: RelayProcess | None = None
         self._session: Session | None = None
+        self._records: Records | None = None
         self._stopped = asyncio.Event()
 
     async def run(self) -> None:
@@ -67,34 +70,39 @@ class Client:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
-        report: dict[str, float] = {}
         try:
             transport = await self._prepare()
             await self._wait_for_start()
-            self._session = Session(self._config, transport, self._source)
+            size = (self._source.width, self._source.height)
+            records = Records(self._job, size, self._trace, self._started_s)
+            session = Session(self._config, transport, self._source, records.on_row)
+            self._session, self._records = session, records
             if not self._stopped.is_set():
-                await self._stream(self._session)
+                await self._stream(session, records)
         finally:
             self._source.close()
             if self._relay is not None:
-                report = await self._relay.stop()
-            if self._session is not None:
-                self._write(self._session, report)
-        if self._session.gone:
-            raise RunError(self._session.gone)
+                await self._relay.stop()
+            if self._session is not None and self._records is not None:
+                self._records.close(self._summary(self._session, self._records))
+        if session.gone and not self._stopped.is_set():
+            raise RunError(session.gone)
 
-    async def _stream(self, session: Session) -> None:
-        telling = asyncio.create_task(self._tell(session))
+    async def _stream(self, session: Session, records: Records) -> None:
+        telling = asyncio.create_task(self._tell(session, records))
         try:
             await session.run()
         finally:
             telling.cancel()
 
-    async def _tell(self, session: Session) -> None:
-        """Let whoever watches the run know how it goes."""
+    async def _tell(self, session: Session, records: Records) -> None:
         while True:
             await asyncio.sleep(_TELL_S)
-            write_json(self._job.path("progress.json"), session.so_far())
+            records.tell(session.so_far())
+
+    def _started_s(self) -> float | None:
+        """Return when the trace began, once the relay has told."""
+        return None if self._relay is None else self._relay.report.get("started_s")
 
     def _stop(self) -> None:
         self._stopped.set()
@@ -136,28 +144,20 @@ class Client:
             async with asyncio.timeout(self._job.start_after_s):
                 await self._stopped.wait()
 
-    def _write(self, session: Session, report: dict[str, float]) -> None:
-        job, source = self._job, self._source
-        origin_s = report.get("started_s")
-        if self._trace is not None and origin_s is not None:
-            for row in session.rows:
-                row.bandwidth_true_kbps = self._trace.rate_kbps(row.capture_s - origin_s)
-        write_frames(job.path("frames.parquet"), session.rows)
-        found = {image_id(job.client, k): boxes for k, boxes in session.detections.items()}
-        write_coco(job.path("detections.json"), found, source.width, source.height)
-        summary = {
+    def _summary(self, session: Session, records: Records) -> dict[str, Any]:
+        job = self._job
+        return {
             "client": job.client,
             "name": job.name,
             "seed": job.seed,
-            "frames": len(session.rows),
-            "sent": sum(row.bytes_up > 0 for row in session.rows),
+            "frames": records.frames,
+            "sent": records.sent,
             "counts": session.counts(),
             "register_ms": None if isnan(session.register_ms) else session.register_ms,
-            "relay": report or None,  # started_s, bytes_up, bytes_down
+            "relay": None if self._relay is None else self._relay.report or None,
             "gone": session.gone,
             "stopped": self._stopped.is_set(),
         }
-        write_json(job.path("json"), summary)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -62,6 +62,10 @@ class SessionConfig:
     encode_ms: Callable[[], float] = float  # nothing
 
 
+OnRow = Callable[[FrameRow, Detections | None], None]
+"""Takes a row that is final, and what came back for it."""
+
+
 class Session:
     """Streams a source to a server, once; afterwards `rows` and `detections` tell what happened.
 
@@ -69,19 +73,30 @@ class Session:
         config: see there.
         transport: the way to the server.
         source: the frames; started already.
+        on_row: takes each row as soon as its frame has an outcome, and what came back for it in
+            time or not; None: `rows` and `detections` keep them.
 
     Attributes:
-        rows: one a tick, in order.
-        detections: what came back, in time or not, by tick.
+        rows: one a tick, in order; empty where `on_row` takes them.
+        detections: what came back, in time or not, by tick; empty where `on_row` takes it.
         gone: why the stream ended before its time; empty if it did not.
         register_ms: how long joining took.
     """
 
-    def __init__(self, config: SessionConfig, transport: Transport, source: Source) -> None:
+    def __init__(
+        self,
+        config: SessionConfig,
+        transport: Transport,
+        source: Source,
+        on_row: OnRow | None = None,
+    ) -> None:
         self._config, self._transport, self._source = config, transport, source
         self._uplink = Uplink(config.policy.estimator, config.wire_ms)
         self._server_time = ServerTime(config.fps)
         self._backoff = backoff(config.policy.backoff)
+        self._on_row = on_row
+        self._open: dict[int, FrameRow] = {}  # rows that are not final
+        self._outcomes: Counter[Outcome] = Counter()  # of those that are
         self._in_flight: dict[int, FrameRow] = {}
         self._told_px = 0
         self._heard_s = 0.0  # when the server said something last
@@ -119,15 +134,13 @@ class Session:
         self._stopped.set()
 
     def counts(self) -> dict[str, int]:
-        """Return the number of rows by outcome."""
-        found = Counter(row.outcome for row in self.rows)
-        return {outcome.value: found[outcome] for outcome in Outcome}
+        """Return the number of frames with an outcome, by outcome."""
+        return {outcome.value: self._outcomes[outcome] for outcome in Outcome}
 
     def so_far(self) -> dict[str, int]:
         """Return how many frames have an outcome by now, and how many of them are not `ok`."""
-        settled = len(self.rows) - len(self._in_flight)
-        ok = sum(row.outcome is Outcome.OK for row in self.rows)
-        return {"settled": settled, "missed": settled - ok}
+        settled = self._outcomes.total()
+        return {"settled": settled, "missed": settled - self._outcomes[Outcome.OK]}
 
     async def _join(self) -> None:
         begin = _now()
@@ -161,6 +174,7 @@ class Session:
             capture_s = start + k / self._config.fps
             await asyncio.sleep(max(0.0, capture_s - _now()))
             self._tick(k, capture_s)
+            self._pass_on()
         await self._drain()
 
     async def _drain(self) -> None:
@@ -185,7 +199,9 @@ class Session:
             capture_s=capture_s,
             bandwidth_est_kbps=self._uplink.kbps(_now()),
         )
-        self.rows.append(row)
+        self._open[k] = row
+        if self._on_row is None:
+            self.rows.append(row)
         if len(self._in_flight) >= config.in_flight_limit:
             row.outcome, row.reason = Outcome.REJECTED, Reason.IN_FLIGHT_LIMIT
             return
@@ -299,6 +315,7 @@ class Session:
             self._server_time.took(row.slo_ms - elsewhere_ms)  # it would have taken longer
         if row.outcome in (Outcome.OK, Outcome.LATE):
             self.detections[row.frame] = answer.detections
+        self._pass_on()
 
     def _settle(self) -> None:
         """Say of each frame still under way why it is lost."""
@@ -306,6 +323,15 @@ class Session:
         for row in self._in_flight.values():
             row.outcome, row.reason = Outcome.LOST, str(reason)
         self._in_flight.clear()
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Count the rows that have become final, and let them go: nothing is under way for them."""
+        for k in [k for k in self._open if k not in self._in_flight]:
+            row = self._open.pop(k)
+            self._outcomes[row.outcome] += 1
+            if self._on_row is not None:
+                self._on_row(row, self.detections.pop(k, None))
 
 
 def _fill(row: FrameRow, answer: Answer, size: int, now: float) -> None:

@@ -21,12 +21,14 @@ from jellyfish.detections import Detections
 from jellyfish.emulation import EmulatedAnswers, LatencyModel, worker_seed
 from jellyfish.errors import RunError
 from jellyfish.files.clip_detections import ClipDetections
+from jellyfish.files.streams import summary
 from jellyfish.files.tables import PlanRow
 from jellyfish.policy import Policy
 from jellyfish.profile import Profile
 from jellyfish.records import FrameRow
 from jellyfish.scheduling import solvers
 from jellyfish.trace import Trace
+from server.clients import ClientHandle
 from server.engine import Engine
 from server.planner import InlinePlanner
 from server.settings import EngineConfig
@@ -109,7 +111,23 @@ def serve(scene: Scene) -> Served:
     return virtual_time.run(_serve(scene))
 
 
-def engine_of(scene: Scene) -> Engine:
+@dataclass
+class Kept:
+    """What an engine tells for the record, in memory: plans, and clients that have left."""
+
+    plans: list[PlanRow] = field(default_factory=list)
+    gone: list[dict[str, Any]] = field(default_factory=list)
+
+    def on_left(self, client: ClientHandle) -> None:
+        """Take a client that is gone."""
+        self.gone.append(client.record())
+
+    def summary(self, engine: Engine) -> dict[str, Any]:
+        """Return what `server.json` says."""
+        return summary(self.gone, engine.state())
+
+
+def engine_of(scene: Scene, kept: Kept) -> Engine:
     """Return the engine of `scene`, with emulated workers, on the running loop; not yet started."""
     answers = EmulatedAnswers({scene.clip: scene.sizes})
     workers = [
@@ -124,7 +142,16 @@ def engine_of(scene: Scene) -> Engine:
     ]
     charge_ms = scene.draws(scene.scheduler_ms, "scheduler")
     planner = InlinePlanner(scene.policy.solver, charge_ms=charge_ms)
-    return Engine(scene.profile, workers, planner, scene.policy, Random(scene.seed), scene.engine)
+    return Engine(
+        scene.profile,
+        workers,
+        planner,
+        scene.policy,
+        Random(scene.seed),
+        scene.engine,
+        on_plan=kept.plans.append,
+        on_left=kept.on_left,
+    )
 
 
 def server_of(scene: Scene, engine: Engine) -> VirtualServer:
@@ -140,8 +167,8 @@ def link_of(
 
 
 async def _serve(scene: Scene) -> Served:
-    loop = asyncio.get_running_loop()
-    engine = engine_of(scene)
+    loop, kept = asyncio.get_running_loop(), Kept()
+    engine = engine_of(scene, kept)
     await engine.start()
     server, origin_s = server_of(scene, engine), loop.time()
     starts_s = [origin_s + client.start_s for client in scene.clients]
@@ -159,8 +186,8 @@ async def _serve(scene: Scene) -> Served:
     return Served(
         rows=[session.rows for session in sessions],
         detections=[session.detections for session in sessions],
-        plans=engine.plans,
-        summary=engine.summary(),
+        plans=kept.plans,
+        summary=kept.summary(engine),
     )
 
 

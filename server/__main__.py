@@ -13,15 +13,24 @@ from pathlib import Path
 
 from jellyfish.errors import JellyfishError, RunError
 from server.config import KEYS, read_job
+from server.logs import log_to_stderr
+
+log = logging.getLogger(__name__)
+
+LAST_LINES_S = 0.5
 
 DESCRIPTION = """\
 Serve a zoo of DNNs over gRPC, one worker process a device. Into out_dir go
 
   server.ready.json  {port, pid}, once the DNNs are loaded and warm and health says SERVING
+  server.*.jsonl     plans, and what became of clients, as they come: at most a second is lost
+                     when it is killed; what an earlier server left there ends in .last
   plans.parquet      one row a scheduler run, at the end
   server.json        what became of each client's frames, at the end
 
-SIGTERM and SIGINT end it within 5 s: no more clients, answers to what waits, files, exit code 0.
+SIGTERM and SIGINT, to it or to its process group, end it within 5 s: no more clients, answers to
+what waits, files, exit code 0. A log that nobody reads and a disk that is full or stalls cost log
+lines and records, not frames.
 It speaks jellyfish.v1.Jellyfish, grpc.health.v1.Health and, where asked to, reflection.
 """
 
@@ -36,15 +45,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--job", type=Path, required=True, metavar="JOB.json", help="see below")
     options = parser.parse_args(arguments)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    stderr = log_to_stderr("%(asctime)s %(levelname)s %(name)s: %(message)s")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what matters, we say ourselves
     try:
         _serve(options.job)
     except JellyfishError as error:
-        print(f"server: {error}", file=sys.stderr)
+        stderr.say(f"server: {error}")
         return 1
+    except Exception:
+        log.exception("the server failed")
+        return 1
+    finally:
+        stderr.flush_for(LAST_LINES_S)
     return 0
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jellyfish.errors import DeviceError
+from server.linux import ends_blocked
 from server.pipe import LoopPipe
 
 log = logging.getLogger(__name__)
@@ -163,7 +164,7 @@ def launch(
     path = os.environ.get("PYTHONPATH")
     paths = {"PYTHONPATH": f"{ROOT}{os.pathsep}{path}" if path else str(ROOT)}
     line = [sys.executable, "-m", command.module, str(theirs.fileno()), str(os.getpid())]
-    with theirs:
+    with theirs, ends_blocked():
         process = subprocess.Popen(
             [*line, *command.args],
             stdin=subprocess.DEVNULL,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jellyfish.bandwidth import ServerBandwidth, clamped, usable
 from jellyfish.messages import Event, Frame
@@ -110,6 +110,10 @@ class ClientHandle:
         if self.unanswered >= MAX_UNANSWERED:
             return Reason.IN_FLIGHT_LIMIT
         return None if self._allowance.take(now_s) else Reason.TOO_FAST
+
+    def record(self) -> dict[str, Any]:
+        """Return who it is and what became of its frames so far."""
+        return {"name": self.name, "client": self.number, **self.counts.as_dict()}
 
     def answered(self, outcome: Outcome, detections: int) -> None:
         """Count an answer."""

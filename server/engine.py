@@ -19,7 +19,6 @@ from jellyfish.admission import refusal
 from jellyfish.budget import BITS_PER_BYTE, network_ms
 from jellyfish.detections import Detections
 from jellyfish.errors import DeviceError, RejectedError
-from jellyfish.files.tables import PlanRow
 from jellyfish.messages import Ack, Answer, Frame
 from jellyfish.overhead import FIRST_MS, LIMIT_SHARE, MARGIN_MS
 from jellyfish.policy import Policy
@@ -29,7 +28,7 @@ from jellyfish.scheduling.problem import Plan
 from server.clients import ClientHandle, Deliver, Pending, PutOut
 from server.gpu import Gpu, Ran
 from server.planner import Planner
-from server.planning import Planning
+from server.planning import OnPlan, Planning
 from server.queues import FrameQueue
 from server.settings import EngineConfig, Settings
 from server.stalls import LoopStalls
@@ -38,6 +37,7 @@ from server.worker import Worker
 log = logging.getLogger(__name__)
 
 HealthListener = Callable[[bool], None]
+OnLeft = Callable[[ClientHandle], None]
 
 
 class ServerFull(RejectedError):  # noqa: N818 - it says what the server is
@@ -59,6 +59,8 @@ class Engine:
         rng: the source of the planner's seeds.
         config: limits and intervals.
         on_health: told whenever the first worker comes up or the last one goes down.
+        on_plan: told each scheduler run, for the record; nothing of it is kept here.
+        on_left: told each client once it is gone and none of its frames is under way any more.
     """
 
     def __init__(
@@ -70,10 +72,12 @@ class Engine:
         rng: Random,
         config: EngineConfig | None = None,
         on_health: HealthListener | None = None,
+        on_plan: OnPlan | None = None,
+        on_left: OnLeft | None = None,
     ) -> None:
         self._settings = Settings(profile=profile, policy=policy, config=config or EngineConfig())
         self._policy = policy
-        self._on_health = on_health
+        self._on_health, self._on_left = on_health, on_left
         self._loop = asyncio.get_running_loop()
         self._stalls = LoopStalls()
         self._gpus = [
@@ -84,7 +88,7 @@ class Engine:
         latency_ms = self._settings.latency_ms[0][0]
         self._held.set_lead((latency_ms - policy.drop_tolerance_ms) / 1000)
         self._clients: dict[int, ClientHandle] = {}
-        self._everybody: list[ClientHandle] = []  # who ever joined, for the record
+        self._joined = 0  # clients, ever
         self._arrivals = 0
         self._waiting = 0  # frames without an answer
         self._held_bytes = 0  # theirs
@@ -98,6 +102,7 @@ class Engine:
             clients=self._clients,
             gpus=self._gpus,
             adopt=self._adopt,
+            on_plan=on_plan,
         )
         self._stopping = False
         self._healthy = False
@@ -161,25 +166,17 @@ class Engine:
         return self._settings
 
     @property
-    def plans(self) -> list[PlanRow]:
-        """One row a scheduler run so far."""
-        return self._planning.rows
-
-    @property
     def clients(self) -> list[ClientHandle]:
         """Who is there now."""
         return list(self._clients.values())
 
-    def summary(self) -> dict[str, Any]:
-        """Return the counts of every client that ever joined, by name, and of the server."""
-        clients: dict[str, dict[str, int]] = {}
-        for c in self._everybody:
-            name = c.name
-            while name in clients:
-                name += f"#{c.number}"
-            clients[name] = {"client": c.number, **c.counts.as_dict()}
-        restarts = [gpu.restarts for gpu in self._gpus]
-        return {"clients": clients, "plans": len(self.plans), "worker_restarts": restarts}
+    def state(self) -> dict[str, Any]:
+        """Return the counts of every client that is there, and of the server."""
+        return {
+            "clients": [client.record() for client in self._clients.values()],
+            "plans": self._planning.made,
+            "worker_restarts": [gpu.restarts for gpu in self._gpus],
+        }
 
     # --- clients
 
@@ -209,7 +206,7 @@ class Engine:
         if len(self._clients) >= config.max_clients:
             raise ServerFull(f"the server takes {config.max_clients} clients and has them")
         client = ClientHandle(
-            number=len(self._everybody),
+            number=self._joined,
             name=name,
             fps=fps,
             slo_ms=slo_ms,
@@ -220,7 +217,7 @@ class Engine:
             put_out=put_out,
         )
         self._clients[client.number] = client
-        self._everybody.append(client)
+        self._joined += 1
         self._clients_changed()
         return client
 
@@ -230,6 +227,8 @@ class Engine:
             return
         client.gone = True
         del self._clients[client.number]
+        if not client.unanswered:
+            self._left(client)
         waiting = self._held.remove(client)
         if client.gpu is not None:
             waiting += client.gpu.take_back(client)
@@ -252,6 +251,11 @@ class Engine:
         for gpu in self._gpus:
             gpu.overhead.limit_ms = LIMIT_SHARE * shortest_ms
         self._planning.soon()
+
+    def _left(self, client: ClientHandle) -> None:
+        """Tell of a client that is gone for good: its counts are final."""
+        if self._on_left is not None:
+            self._on_left(client)
 
     def submit(self, client: ClientHandle, frame: Frame) -> None:
         """Take a frame: acknowledge it now, answer it once, later or now."""
@@ -343,6 +347,8 @@ class Engine:
             self._idle.set()
         if client.gone:
             client.counts.abandoned += 1
+            if not client.unanswered:
+                self._left(client)
             return
         client.answered(outcome, 0 if detections is None else len(detections))
         received_ms = (self._loop.time() - pending.received_s) * 1000

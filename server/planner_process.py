@@ -6,7 +6,6 @@ closes or its parent dies.
 
 from __future__ import annotations
 
-import signal
 import socket
 import sys
 import time
@@ -14,7 +13,7 @@ from typing import Any
 
 from jellyfish.errors import DeviceError
 from jellyfish.scheduling.solvers import Solver, solver, warm
-from server.linux import die_with_parent
+from server.linux import die_with_parent, leave_ends_to_parent
 from server.pipe import BlockingPipe, unpack
 
 HELLO = -1  # no call's number
@@ -44,7 +43,7 @@ def main() -> None:
     """Serve until the parent closes the pipe or dies."""
     fd, parent, solver_name = sys.argv[1:]
     die_with_parent(int(parent))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server acts
+    leave_ends_to_parent()
     warm(solver_name)  # requests wait meanwhile: no plan's own time has compiling in it
     with socket.socket(fileno=int(fd)) as ours:
         serve(BlockingPipe(ours), solver(solver_name))

@@ -23,6 +23,7 @@ from server.throttled_log import ThrottledLog
 
 log = logging.getLogger(__name__)
 
+OnPlan = Callable[[PlanRow], None]
 Adopt = Callable[[Plan, list[ClientHandle], list[Gpu]], None]
 
 QUICK_S = 0.1  # whoever has no GPU waits no longer for the scheduler before a quick plan is made
@@ -95,6 +96,10 @@ class Planning:
         clients: who is there now, by number.
         gpus: all GPUs.
         adopt: follows a plan, told the clients and GPUs that it was made for.
+        on_plan: told each scheduler run, for the record.
+
+    Attributes:
+        made: how many plans there were.
     """
 
     def __init__(
@@ -107,6 +112,7 @@ class Planning:
         clients: Mapping[int, ClientHandle],
         gpus: Sequence[Gpu],
         adopt: Adopt,
+        on_plan: OnPlan | None = None,
     ) -> None:
         self._planner = planner
         self._rng = rng
@@ -121,7 +127,8 @@ class Planning:
         self._task: asyncio.Task[None] | None = None
         self._quick_timer: asyncio.TimerHandle | None = None
         self._quick_plans = 0
-        self.rows: list[PlanRow] = []
+        self._on_plan = on_plan
+        self.made = 0
 
     async def warm(self) -> None:
         """Wait until the planner can plan.
@@ -238,7 +245,9 @@ class Planning:
             raise
         except Exception as error:
             raise DeviceError(f"the planner's answer is no plan: {error!r}") from error
-        self.rows.append(row)
+        self.made += 1
+        if self._on_plan is not None:
+            self._on_plan(row)
         self._adopt(checked, posed.clients, posed.gpus)
 
     def _probe_slow_gpus(self) -> None:

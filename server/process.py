@@ -15,13 +15,13 @@ from grpc_reflection.v1alpha import reflection
 
 from jellyfish.errors import RunError
 from jellyfish.files.atomic import write_json
-from jellyfish.files.tables import write_plans
 from jellyfish.protocol import jellyfish_pb2 as pb
 from jellyfish.protocol.jellyfish_pb2_grpc import add_JellyfishServicer_to_server
 from server.config import ServerJob
 from server.engine import Engine
 from server.limits import Limits
 from server.planner import ProcessPlanner
+from server.records import Records
 from server.security import BoundedHealth, Certificates, SecretInterceptor
 from server.service import Service
 from server.worker_process import ProcessWorker
@@ -60,6 +60,7 @@ class ServerProcess:
     def __init__(self, job: ServerJob) -> None:
         self._job = job
         self._health = BoundedHealth()
+        self._records = Records(job.out_dir)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -68,7 +69,7 @@ class ServerProcess:
         Raises:
             ConfigError, DataError: something that the job names cannot be used.
             DeviceError: a worker does not start.
-            RunError: the port is busy.
+            RunError: the port is busy, or a file cannot be written.
         """
         (self._job.out_dir / READY).unlink(missing_ok=True)
         engine = self._engine()
@@ -82,9 +83,11 @@ class ServerProcess:
         if self._job.reflection:
             names = (NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, server)
+        self._records.start()
         try:
             if await _unless(stop, engine.start()):
                 await server.start()
+                self._keep(self._records.keep_state(engine.state))
                 await self._set_health(engine.healthy)
                 self._write_ready(port)
                 await stop.wait()
@@ -117,23 +120,36 @@ class ServerProcess:
         ]
         planner = ProcessPlanner(policy.solver)
         return Engine(
-            profile, workers, planner, policy, Random(job.seed), job.engine, self._health_changed
+            profile,
+            workers,
+            planner,
+            policy,
+            Random(job.seed),
+            job.engine,
+            self._health_changed,
+            self._records.on_plan,
+            self._records.on_left,
         )
 
     async def _end(self, server: grpc.aio.Server, service: Service, engine: Engine) -> None:
         log.info("ending")
-        await engine.stop(DRAIN_S)
-        await service.close(FLUSH_S)
-        await server.stop(STREAMS_S)
-        write_plans(self._job.out_dir / "plans.parquet", engine.plans)
-        write_json(self._job.out_dir / "server.json", engine.summary())
+        try:
+            await engine.stop(DRAIN_S)
+            await service.close(FLUSH_S)
+            await server.stop(STREAMS_S)
+        finally:
+            self._records.close(engine.state())
 
     def _write_ready(self, port: int) -> None:
         write_json(self._job.out_dir / READY, {"port": port, "pid": os.getpid()})
         log.info("serving at %s:%d", self._job.host, port)
 
     def _health_changed(self, healthy: bool) -> None:
-        task = asyncio.get_running_loop().create_task(self._set_health(healthy))
+        self._keep(self._set_health(healthy))
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have `work` done beside all else."""
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import signal
 import socket
 import sys
 import threading
@@ -22,7 +21,8 @@ import cv2
 
 from jellyfish.errors import DeviceError, JellyfishError
 from server.devices import Device, DeviceSpec, make
-from server.linux import die_with_parent, run_before_others
+from server.linux import die_with_parent, leave_ends_to_parent, run_before_others
+from server.logs import log_to_stderr
 from server.pipe import BlockingPipe, unpack
 from server.worker import BatchResult
 
@@ -94,8 +94,8 @@ def main() -> None:
     """Serve until the parent closes the socket or dies."""
     fd, parent, name = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     die_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server acts
-    logging.basicConfig(format=f"%(asctime)s {name} %(levelname)s %(message)s")
+    leave_ends_to_parent()
+    log_to_stderr(f"%(asctime)s {name} %(levelname)s %(message)s", logging.WARNING)
     with socket.socket(fileno=fd) as sock:
         Child(BlockingPipe(sock)).serve()
 

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from random import Random
+from typing import Any
 
 import numpy as np
 
+from experiment.virtual_serving import Kept
 from jellyfish.detections import Detections
 from jellyfish.errors import DeviceError
+from jellyfish.files.tables import PlanRow
 from jellyfish.messages import Ack, Answer, Event, Frame
 from jellyfish.policy import policy
 from jellyfish.profile import Profile
@@ -190,6 +193,21 @@ class Camera:
         assert all(len(answers) == 1 for answers in self.answers.values())
 
 
+class KeepingEngine(Engine):
+    """An engine that keeps what it tells for the record."""
+
+    def __init__(self, kept: Kept, *args: Any) -> None:
+        self.kept = kept
+        super().__init__(*args, on_plan=kept.plans.append, on_left=kept.on_left)
+
+    @property
+    def plans(self) -> list[PlanRow]:
+        return self.kept.plans
+
+    def summary(self) -> dict[str, Any]:
+        return self.kept.summary(self)
+
+
 async def engine_of(
     workers: Sequence[LoopWorker],
     *,
@@ -198,9 +216,11 @@ async def engine_of(
     config: EngineConfig | None = None,
     on_health: HealthListener | None = None,
     seed: int = 1,
-) -> Engine:
+    kept: Kept | None = None,
+) -> KeepingEngine:
     """Return a started engine."""
-    engine = Engine(
+    engine = KeepingEngine(
+        kept or Kept(),
         workers[0].profile,
         workers,
         planner or InlinePlanner("paper", charge_ms=10, iterations=60),

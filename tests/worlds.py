@@ -19,7 +19,7 @@ from client.source import SourceFrame
 from client.transport import Transport
 from experiment.link import Link
 from experiment.stored_source import StoredSource
-from experiment.virtual_serving import Scene, engine_of, link_of, server_of
+from experiment.virtual_serving import Kept, Scene, engine_of, link_of, server_of
 from jellyfish.emulation import worker_seed
 from jellyfish.files.atomic import write_json
 from jellyfish.files.clip_detections import write_clip_detections
@@ -41,6 +41,7 @@ class World(Protocol):
     """Where a behaviour plays."""
 
     engine: Engine
+    kept: Kept
 
     async def client(
         self, number: int, fps: float, slo_ms: float, stream_s: float, trace: Trace | None = None
@@ -72,8 +73,8 @@ def _session(
 class VirtualWorld:
     """Links in memory and workers in the loop."""
 
-    def __init__(self, scene: Scene, engine: Engine) -> None:
-        self.engine, self._scene = engine, scene
+    def __init__(self, scene: Scene, engine: Engine, kept: Kept) -> None:
+        self.engine, self.kept, self._scene = engine, kept, scene
         self._server = server_of(scene, engine)
         self._source = StoredSource(scene.clip, scene.sizes)
         self._links: dict[int, Link] = {}
@@ -103,8 +104,9 @@ class FullSource(StoredSource):
 class RealWorld:
     """gRPC, worker processes with emulated devices, and a relay a client."""
 
-    def __init__(self, scene: Scene, engine: Engine, port: int, folder: Path) -> None:
-        self.engine, self._scene, self._port, self._folder = engine, scene, port, folder
+    def __init__(self, scene: Scene, engine: Engine, kept: Kept, port: int, folder: Path) -> None:
+        self.engine, self.kept = engine, kept
+        self._scene, self._port, self._folder = scene, port, folder
         self._source = FullSource(scene.clip, scene.sizes)
         self.relays: dict[int, RelayProcess] = {}
 
@@ -127,10 +129,11 @@ class RealWorld:
 
 @asynccontextmanager
 async def virtual_world(scene: Scene) -> AsyncIterator[World]:
-    engine = engine_of(scene)
+    kept = Kept()
+    engine = engine_of(scene, kept)
     await engine.start()
     try:
-        yield VirtualWorld(scene, engine)
+        yield VirtualWorld(scene, engine, kept)
     finally:
         await engine.stop(1.0)
 
@@ -153,11 +156,21 @@ async def real_world(scene: Scene, folder: Path) -> AsyncIterator[World]:
         for i in range(scene.workers)
     ]
     planner = ProcessPlanner(scene.policy.solver)
-    engine = Engine(scene.profile, workers, planner, scene.policy, Random(scene.seed), scene.engine)
+    kept = Kept()
+    engine = Engine(
+        scene.profile,
+        workers,
+        planner,
+        scene.policy,
+        Random(scene.seed),
+        scene.engine,
+        on_plan=kept.plans.append,
+        on_left=kept.on_left,
+    )
     server, service = grpc.aio.server(), Service(engine)
     add_JellyfishServicer_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
-    world = RealWorld(scene, engine, port, folder)
+    world = RealWorld(scene, engine, kept, port, folder)
     async with AsyncExitStack() as ends:
         ends.push_async_callback(server.stop, 0.5)
         ends.push_async_callback(service.close, 0.5)

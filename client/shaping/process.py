@@ -26,6 +26,7 @@ class RelayProcess:
 
     Attributes:
         port: where it listens on 127.0.0.1.
+        report: what it has told so far of `started_s`, `bytes_up`, `bytes_down`.
     """
 
     def __init__(
@@ -44,7 +45,9 @@ class RelayProcess:
         if started is not None:
             self._arguments += ["--started", str(started)]
         self._process: asyncio.subprocess.Process | None = None
+        self._listening: asyncio.Task[None] | None = None
         self.port = 0
+        self.report: dict[str, float] = {}
 
     async def start(self) -> None:
         """Start it and wait until it listens.
@@ -58,9 +61,10 @@ class RelayProcess:
             stdout=asyncio.subprocess.PIPE,
         )
         self.port = int((await self._line(_START_S))["port"])
+        self._listening = asyncio.create_task(self._listen(self._process))
 
     async def stop(self) -> dict[str, float]:
-        """End it; return its `started_s`, `bytes_up`, `bytes_down`, as far as it told them."""
+        """End it; return its `report`."""
         process, self._process = self._process, None
         if process is None:
             return {}
@@ -68,15 +72,19 @@ class RelayProcess:
             process.terminate()
         try:
             async with asyncio.timeout(_STOP_S):
-                output, _ = await process.communicate()
+                await process.wait()
+                if self._listening is not None:
+                    await self._listening
         except TimeoutError:
             process.kill()
             await process.wait()
-            return {}
-        report: dict[str, float] = {}
-        for line in output.splitlines():
-            report |= json.loads(line)
-        return report
+        return self.report
+
+    async def _listen(self, process: asyncio.subprocess.Process) -> None:
+        """Take in what it says until it ends."""
+        assert process.stdout is not None, "a pipe"
+        async for line in process.stdout:
+            self.report |= json.loads(line)
 
     async def _line(self, patience_s: float) -> dict[str, Any]:
         if self._process is None or self._process.stdout is None:

@@ -53,7 +53,7 @@ PLANS = pa.schema(
 
 def frames_table(rows: Iterable[FrameRow]) -> Any:
     """Return an arrow table of one row a captured frame."""
-    return _table(rows, FRAMES)
+    return table(rows, FRAMES)
 
 
 def write_frames(path: Path, rows: Iterable[FrameRow]) -> None:
@@ -63,7 +63,7 @@ def write_frames(path: Path, rows: Iterable[FrameRow]) -> None:
 
 def write_plans(path: Path, rows: Iterable[PlanRow]) -> None:
     """Write one row a scheduler run."""
-    write_table(path, _table(rows, PLANS))
+    write_table(path, table(rows, PLANS))
 
 
 def read_table(path: Path, columns: Sequence[str] = (), optional: Sequence[str] = ()) -> Any:
@@ -105,7 +105,8 @@ def read_tables(
     return pa.concat_tables(parts, promote_options="permissive")
 
 
-def _table(rows: Iterable[Any], schema: Any) -> Any:
+def table(rows: Iterable[Any], schema: Any) -> Any:
+    """Return an arrow table of one row an object."""
     everything = list(rows)  # column by column: a dictionary a row takes ten times as long
     columns = [
         pa.array(list(map(attrgetter(field.name), everything)), type=field.type) for field in schema

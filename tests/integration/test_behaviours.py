@@ -16,7 +16,6 @@ from experiment import virtual_time
 from jellyfish.policy import POLICIES
 from jellyfish.records import FrameRow, Outcome
 from jellyfish.trace import Trace, constant
-from server.engine import Engine
 from tests.simulated import INPUT_PX, scene
 from tests.worlds import World, real_world, virtual_world
 
@@ -28,9 +27,9 @@ def share_ok(rows: Iterable[FrameRow]) -> float:
     return outcomes.count(Outcome.OK) / len(outcomes)
 
 
-def every_frame_was_answered_once(engine: Engine) -> bool:
+def every_frame_was_answered_once(world: World) -> bool:
     """Whether the server's books are even at its end: received are answered, in one way each."""
-    clients = engine.summary()["clients"].values()
+    clients = world.kept.summary(world.engine)["clients"].values()
     answers = ("ok", "dropped", "rejected", "error", "abandoned")
     return bool(clients) and all(
         0 < client["received"] == sum(client[key] for key in answers) for client in clients
@@ -56,7 +55,7 @@ async def comes_and_goes(world: World) -> None:
     check_rows(guest, 1.0, 15)
     assert share_ok(stays.rows) > 0.9
     assert share_ok(guest.rows) > 0.7
-    mapped = [len(plan.mapping) for plan in world.engine.plans]
+    mapped = [len(plan.mapping) for plan in world.kept.plans]
     assert 2 in mapped
     assert mapped[-1] == 1  # the guest's capacity went back
     assert not world.engine.clients
@@ -145,13 +144,12 @@ each = pytest.mark.parametrize("body", BEHAVIOURS, ids=lambda body: body.__name_
 
 @each
 def test_in_virtual_time(body: Body) -> None:
-    async def play() -> Engine:
+    async def play() -> World:
         async with virtual_world(scene(workers=BEHAVIOURS[body])) as world:
             await body(world)
-        return world.engine
+        return world
 
-    engine = virtual_time.run(play())
-    assert every_frame_was_answered_once(engine)
+    assert every_frame_was_answered_once(virtual_time.run(play()))
 
 
 @pytest.mark.slow
@@ -159,7 +157,7 @@ def test_in_virtual_time(body: Body) -> None:
 async def test_in_real_time(body: Body, tmp_path: Path) -> None:
     async with real_world(scene(workers=BEHAVIOURS[body]), tmp_path) as world:
         await body(world)
-    assert every_frame_was_answered_once(world.engine)
+    assert every_frame_was_answered_once(world)
 
 
 @pytest.mark.slow
@@ -172,4 +170,4 @@ async def test_every_tick_is_one_row_in_real_time(name: str, tmp_path: Path) -> 
                 group.create_task(client.run())
     for client in clients:
         check_rows(client, 2.0, 15)
-    assert every_frame_was_answered_once(world.engine)
+    assert every_frame_was_answered_once(world)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import resource
 import signal
 import sys
 import time
@@ -20,6 +22,7 @@ import pytest
 
 from client.__main__ import main
 from experiment.authority import Authority
+from experiment.collect import recover
 from jellyfish.files.detections import image_id, read_coco
 from jellyfish.files.tables import read_table
 from jellyfish.messages import Ack, Answer, Event, Heartbeat, Registration
@@ -137,10 +140,11 @@ class ClientProcess:
         (folder / "job.json").write_text(json.dumps({**job, **changes}))
         self.process: asyncio.subprocess.Process | None = None
 
-    async def start(self) -> None:
+    async def start(self, **options: Any) -> None:
         self.process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "client", "--job", str(self.out / "job.json")),
             stderr=asyncio.subprocess.PIPE,
+            **options,
         )
 
     async def end(self, patience_s: float = 30) -> tuple[int, str]:
@@ -218,6 +222,66 @@ async def appears(path: Path) -> None:
     async with asyncio.timeout(20):
         while not path.exists():
             await asyncio.sleep(0.02)
+
+
+async def test_killed_it_has_left_its_rows(tmp_path: Path, clip: Path) -> None:
+    async with serving() as (server, _, port):
+        client = ClientProcess(
+            tmp_path, clip, port, trace={"mbps": [40], "step_s": 1}, stream_s=600
+        )
+        await client.start()
+        async with asyncio.timeout(40):
+            while len(server.frames) < 60:
+                await asyncio.sleep(0.02)
+        assert client.process is not None
+        client.process.kill()
+        await client.end()
+        received = len(server.frames)
+    assert recover(tmp_path)
+    rows = client.rows()
+    assert [row["frame"] for row in rows] == sorted(row["frame"] for row in rows)
+    assert received >= len(rows) > received - 30  # a second is 20; machines are busy
+    assert {row["outcome"] for row in rows} <= {"ok", "late"}
+    assert {row["bandwidth_true_kbps"] for row in rows} == {40_000}
+    found = read_coco(tmp_path / "client-4.detections.json")
+    assert set(found) == {image_id(4, row["frame"]) for row in rows}
+    assert not list(tmp_path.glob("*.jsonl"))
+
+
+async def test_a_signal_to_its_group_ends_it_in_order(tmp_path: Path, clip: Path) -> None:
+    async with serving() as (server, _, port):
+        client = ClientProcess(tmp_path, clip, port, delay_ms=1, stream_s=600)
+        await client.start(start_new_session=True)
+        async with asyncio.timeout(40):
+            while len(server.frames) < 20:
+                await asyncio.sleep(0.02)
+        assert client.process is not None
+        os.killpg(client.process.pid, signal.SIGTERM)
+        assert await client.end(10) == (0, "")
+    summary = client.summary()
+    assert summary["stopped"]
+    assert summary["relay"]["bytes_up"] > 0
+    assert len(client.rows()) == summary["frames"] == sum(summary["counts"].values()) > 0
+    assert (tmp_path / "client-4.detections.json").exists()
+
+
+async def test_a_full_disk_loses_one_file_and_not_the_stream(tmp_path: Path, clip: Path) -> None:
+    async with serving() as (server, _, port):
+        client = ClientProcess(tmp_path, clip, port, stream_s=3)
+        await client.start()
+        await asyncio.wait_for(server.first.wait(), 20)
+        assert client.process is not None
+        _, hard = resource.prlimit(client.process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(client.process.pid, resource.RLIMIT_FSIZE, (2000, hard))
+        code, errors = await client.end()
+    assert code == 1
+    last = errors.splitlines()[-1]
+    assert last.startswith("client: ")
+    assert "client-4.frames.parquet cannot be written" in last
+    assert "client-4.json" not in last
+    assert client.summary()["counts"]["ok"] > 40  # it has streamed to the end
+    assert recover(tmp_path)
+    assert 0 < len(client.rows()) < 60
 
 
 @pytest.mark.parametrize("how", ["silent", "end", "stop"])
