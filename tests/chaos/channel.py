@@ -34,10 +34,14 @@ _REQUESTS: dict[str, Any] = {
 
 
 class Network:
-    """Who can be reached: at most one server at a time, and the link of each client."""
+    """Who can be reached: at most one server at a time, and the link of each client.
 
-    def __init__(self, loop: VirtualTimeLoop) -> None:
-        self.loop = loop
+    Args:
+        message_bytes: a larger message ends its call.
+    """
+
+    def __init__(self, loop: VirtualTimeLoop, message_bytes: int) -> None:
+        self.loop, self.message_bytes = loop, message_bytes
         self.links: dict[str, Link] = {}
         self.server: Server | None = None
 
@@ -435,6 +439,14 @@ class Call:
         connection = self.connection
         if connection is not None and connection.alive:
             connection.link.down.send(HEADER, lambda: self.finish(*status), connection)
+
+    def _request(self, data: bytes) -> None:
+        most = self._channel._network.message_bytes
+        if len(data) > most and self.context is not None:
+            self._send_status((Code.RESOURCE_EXHAUSTED, f"{len(data)} vs. {most} bytes"))
+            self.cancel_handler()
+            return
+        self.requests.put(data)
 
     def cancel_handler(self) -> None:
         self.requests.end()

@@ -16,7 +16,6 @@ GRAIN_S = 0.3  # a worker's death is seen so much later at most
 RECOVERED_S = 2.0 + 2.0 + 0.8  # after healing: 2 s, a probe interval, a worker's start
 WINDOW_S = 5.0
 MARGIN = 0.02  # of the share of frames in time
-HELD_BYTES = 64 << 20
 DARK_S = 5.0  # no server says SERVING for so long while nobody is served
 
 
@@ -40,15 +39,18 @@ def unhandled(world: World) -> list[str]:
 
 
 def books(world: World) -> list[str]:
-    """What was received was answered, client by client."""
+    """What was received was answered, client by client, and nobody is forgotten."""
     found = []
     for serving in world.servings:
-        if serving.killed or serving.ready_s == inf:
+        if serving.killed:
             continue
-        for name, counts in serving.engine.summary()["clients"].items():
-            told = {k: v for k, v in counts.items() if k not in ("client", "received")}
-            if counts["received"] != sum(told.values()):
-                found.append(f"books: {name}: {counts}")
+        for counts in serving.books:
+            told = sum(n for key, n in counts.items() if key not in ("name", "client", "received"))
+            if counts["received"] != told:
+                found.append(f"books: {counts}")
+        open_ = len(serving.spy.seen) - len(serving.books)
+        if open_:
+            found.append(f"books: those of {open_} clients are not closed")
     return found
 
 
@@ -127,7 +129,8 @@ def rows(world: World) -> list[str]:
 def held(world: World) -> list[str]:
     """The frames that the server holds are bounded."""
     most = max(serving.spy.most_held for serving in world.servings)
-    return [f"held: {most / 1e6:.0f} MB of frames"] if most > HELD_BYTES else []
+    limit = world.limits.total_bytes + world.limits.frame_bytes  # the one that is being refused
+    return [f"held: {most / 1e6:.1f} MB of frames > {limit / 1e6:.1f}"] if most > limit else []
 
 
 def health(world: World) -> list[str]:

@@ -26,6 +26,7 @@ from jellyfish.records import FrameRow
 from jellyfish.trace import Trace
 from server.devices.base import DeviceSpec
 from server.engine import Engine
+from server.limits import Limits
 from server.planner import ProcessPlanner
 from server.service import Service
 from server.settings import EngineConfig
@@ -47,7 +48,7 @@ KEEPER_S = 1.0  # until a server that could not start is started again
 RESTART_S = 0.3  # between the end of a server and the start of the next
 DELAY_S = 0.002  # of every link, one way
 START_TIMEOUT_S = 4.0  # for a simulated worker that takes half a second
-CONFIG = EngineConfig(cached_dnns=2, load_timeout_s=START_TIMEOUT_S)
+CONFIG = EngineConfig(cached_dnns=2, max_clients=64, load_timeout_s=START_TIMEOUT_S)
 
 logging.getLogger("server").setLevel(logging.CRITICAL + 1)
 logging.getLogger("client").setLevel(logging.CRITICAL + 1)
@@ -105,6 +106,7 @@ class Serving:
     listener: Server
     spy: EngineSpy
     health: list[tuple[float, bool]]
+    books: list[dict[str, Any]]  # of clients that have left
     started_s: float
     ready_s: float = float("inf")
     stopping_s: float = float("inf")
@@ -132,9 +134,10 @@ class World:
         self.scenario, self.loop = scenario, loop
         self.rng = Random(derived_seed(scenario.seed, "world"))
         self.profile = profile_of(scenario.latency_ms)
+        self.limits = Limits.of(self.profile, CONFIG.max_clients)
+        self.network = Network(loop, self.limits.message_bytes)
         rng = Random(derived_seed(scenario.seed, "host"))
         self.host = Host(loop, rng, self.profile, *scenario.jitter)
-        self.network = Network(loop)
         self.servings: list[Serving] = []
         self.struck: list[Struck] = []
         self.streamed: list[Streamed] = []
@@ -195,6 +198,7 @@ class World:
         ]
         planner = ProcessPlanner("jellyfish", launch=self.host.launch)
         health: list[tuple[float, bool]] = []
+        books: list[dict[str, Any]] = []
         engine = Engine(
             self.profile,
             workers,
@@ -203,11 +207,12 @@ class World:
             Random(derived_seed(self.scenario.seed, f"engine {number}")),
             CONFIG,
             lambda healthy: health.append((self.loop.time(), healthy)),
+            on_left=lambda client: books.append(client.record()),
         )
         service = Service(engine)
         listener = Server(self.network, service)
         spy = EngineSpy(engine, self.loop, self.profile)
-        return Serving(engine, service, listener, spy, health, self.loop.time())
+        return Serving(engine, service, listener, spy, health, books, self.loop.time())
 
     async def stop_server(self) -> None:
         """End the server in order, as server.process does."""
