@@ -71,7 +71,7 @@ class ServerProcess:
         server = grpc.aio.server(interceptors=self._interceptors(), options=OPTIONS)
         port = self._listen(server)
         engine = self._engine()
-        service = Service(engine)
+        service = Service(engine, self._job.max_clients_per_peer)
         add_JellyfishServicer_to_server(service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._job.reflection:
