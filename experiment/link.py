@@ -16,7 +16,7 @@ from jellyfish.messages import Answer, Event, Frame, Registration
 from jellyfish.trace import Trace
 from server.clients import DETECTION_BYTES, HEADER_BYTES, ClientHandle
 from server.engine import Engine
-from server.seats import Peer, Seats, Stream, UnknownToken
+from server.seats import Peer, Seats, SeatStream, UnknownToken
 
 FRAME_HEADER_BYTES = 90  # beside the image: what gRPC and HTTP/2 add, tag and numbers included
 SMALL_BYTES = 30  # an acknowledgement or a heartbeat
@@ -166,7 +166,7 @@ class Link:
         self._up_is_cut = self._down_is_cut = False
         self._held_up: list[Frame] = []  # under way while that way is cut
         self._held_down: list[Received] = []
-        self._stream: Stream | None = None
+        self._stream: SeatStream | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -257,9 +257,6 @@ class Link:
 
     def _open(self) -> None:
         connection = self._connection
-        if self._stream is not None:
-            self._stream.close()
-        self._stream = None
 
         def wake() -> None:
             if stream.ending is not None:

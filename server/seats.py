@@ -80,7 +80,7 @@ class Seat:
     heard_s: float
     told_s: float
     unread: deque[Event] = field(default_factory=deque)
-    stream: Stream | None = None  # None: its client is away
+    stream: SeatStream | None = None  # None: its client is away
     timer: asyncio.TimerHandle | None = None  # the next heartbeat, or the end of its absence
     _client: ClientHandle | None = None
 
@@ -91,7 +91,7 @@ class Seat:
         return self._client
 
 
-class Stream:
+class SeatStream:
     """One connection's use of a seat, from `Seats.open` to `close`.
 
     Attributes:
@@ -149,21 +149,22 @@ class Seats:
         engine: where clients join.
         per_peer: how many seats one peer may have, streams that have ended but whose client keeps
             them open by not reading included; None for half of what the engine takes.
-        new_token: makes tokens.
+        new_token: makes tokens; None for ones that nobody can guess.
     """
 
     def __init__(
         self,
         engine: Engine,
         per_peer: int | None = None,
-        new_token: Callable[[], str] = partial(secrets.token_hex, 16),
+        new_token: Callable[[], str] | None = None,
     ) -> None:
-        self._engine, self._new_token = engine, new_token
+        self._engine = engine
+        self._new_token = new_token or partial(secrets.token_hex, 16)
         self._most = engine.settings.config.max_clients
         self._per_peer = (self._most + 1) // 2 if per_peer is None else per_peer
         self._pending: dict[str, _Pending] = {}  # the oldest first
         self._seats: dict[str, Seat] = {}
-        self._streams: set[Stream] = set()  # not closed yet
+        self._streams: set[SeatStream] = set()  # not closed yet
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -196,7 +197,7 @@ class Seats:
             heartbeat_s=HEARTBEAT_S,
         )
 
-    def open(self, token: str, peer: Peer, wake: Callable[[], None]) -> Stream:
+    def open(self, token: str, peer: Peer, wake: Callable[[], None]) -> SeatStream:
         """Return a stream at the token's seat; one that it had before ends.
 
         Args:
@@ -217,7 +218,7 @@ class Seats:
             self._check_lingering(peer)
             self._end(seat, Ending.TAKEN_OVER, "another stream has taken this seat over")
             log.info("client %d (%s) is back", seat.client.number, seat.client.name)
-        stream = seat.stream = Stream(self, seat, peer, wake)
+        stream = seat.stream = SeatStream(self, seat, peer, wake)
         self._streams.add(stream)
         seat.heard_s = seat.told_s = self.now_s
         self._set_timer(seat, HEARTBEAT_S, self._beat)
@@ -339,7 +340,7 @@ class Seats:
         self._end(seat, ending, why)
         seat.unread.clear()  # a stream that does not end may hold the seat for long
 
-    def closed(self, stream: Stream) -> None:
+    def closed(self, stream: SeatStream) -> None:
         """Count a stream no more."""
         self._streams.discard(stream)
 

@@ -15,7 +15,7 @@ from jellyfish.protocol import jellyfish_pb2 as pb
 from jellyfish.protocol import jellyfish_pb2_grpc as pb_grpc
 from jellyfish.protocol.convert import event_to_wire, frame_from_wire, registration_to_wire
 from server.engine import Engine, NotServing, ServerFull
-from server.seats import Ending, Peer, Seats, Stream, UnknownToken
+from server.seats import Ending, Peer, Seats, SeatStream, UnknownToken
 from server.security import Context, certificate_name, identity
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class Service(pb_grpc.JellyfishServicer):  # type: ignore[misc]  # generated, wi
             stream.close()
 
     async def _serve(
-        self, stream: Stream, context: Context, news: asyncio.Event, ended: asyncio.Event
+        self, stream: SeatStream, context: Context, news: asyncio.Event, ended: asyncio.Event
     ) -> tuple[Ending, str]:
         """Read and write until the stream has ended; return why it has.
 
@@ -95,7 +95,7 @@ class Service(pb_grpc.JellyfishServicer):  # type: ignore[misc]  # generated, wi
         reader = self._loop.create_task(self._read(stream, context))
         writer = self._loop.create_task(_write(stream, context, news))
         end = self._loop.create_task(ended.wait())
-        tasks = (reader, writer, end)
+        tasks: tuple[asyncio.Task[Any], ...] = (reader, writer, end)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in (reader, writer):
@@ -114,7 +114,7 @@ class Service(pb_grpc.JellyfishServicer):  # type: ignore[misc]  # generated, wi
         """Let every client read what it was told, then end its stream."""
         await self._seats.close(limit_s)
 
-    async def _read(self, stream: Stream, context: Context) -> None:
+    async def _read(self, stream: SeatStream, context: Context) -> None:
         while (message := await context.read()) is not _EOF:
             stream.heard()
             try:
@@ -130,7 +130,7 @@ class Service(pb_grpc.JellyfishServicer):  # type: ignore[misc]  # generated, wi
             stream.leave(Ending.UNREAD, f"did not read its last answers within {limit_s:g} s")
 
 
-async def _write(stream: Stream, context: Context, news: asyncio.Event) -> None:
+async def _write(stream: SeatStream, context: Context, news: asyncio.Event) -> None:
     """Tell the client what there is, as it comes; at once that the stream is open."""
     await context.write(event_to_wire(Heartbeat()))
     while stream.ending is None:

@@ -59,6 +59,11 @@ class RelayProcess:
         )
         self.port = int((await self._line(_START_S))["port"])
 
+    def signal(self, number: int) -> None:
+        """Send it a signal, while it runs."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
+
     async def stop(self) -> dict[str, float]:
         """End it; return its `started_s`, `bytes_up`, `bytes_down`, as far as it told them."""
         process, self._process = self._process, None
