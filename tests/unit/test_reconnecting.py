@@ -139,7 +139,7 @@ def test_ticks_without_a_connection_are_rows_and_it_is_back_soon_after() -> None
 def test_what_was_under_way_is_answered_after_resumption() -> None:
     story = stream(FlakyServer(down=[(2.01, 2.02)]))
     assert story.rows[20].outcome is Outcome.OK
-    assert story.rows[20].e2e_ms == pytest.approx(20)
+    assert 20 < story.rows[20].e2e_ms < 100
     late = stream(FlakyServer(down=[(2.01, 3.01)]))
     assert late.rows[20].outcome is Outcome.LATE
     assert late.rows[20].reason == ""
