@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from experiment.lock import held
 from jellyfish.scheduling import solvers
 from scripts.data import fetch_named
 
@@ -19,8 +20,13 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 
-def pytest_sessionstart() -> None:
-    """Have the schedulers compiled before any test's time runs: a minute in a fresh checkout."""
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Have the schedulers compiled before any test's time runs: a minute in a fresh checkout.
+
+    Before xdist starts its workers: they find what is compiled on disk.
+    """
+    if hasattr(session.config, "workerinput"):
+        return
     solvers.warm("jellyfish")
     solvers.warm("paper")
 
@@ -35,5 +41,6 @@ def root() -> Path:
 def assets(root: Path) -> Path:
     """results/data with every asset of config/assets.yaml in it, fetched if it is missing."""
     data = root / "results" / "data"
-    fetch_named(root / "config" / "assets.yaml", [], data)
+    with held(data / ".tests.lock", "results/data"):  # by one of several processes of tests
+        fetch_named(root / "config" / "assets.yaml", [], data)
     return data
