@@ -15,9 +15,10 @@ from scripts.data import fetch_named
 ROOT = Path(__file__).resolve().parents[1]
 
 # CI judges a change, so it draws the same examples every time; at the desk each run looks further.
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+# No deadline for an example: another process of tests may have the core.
+settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("desk", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
