@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from math import isnan
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import cv2
@@ -38,8 +39,9 @@ bandwidth trace where the job names one. With N the client's number, it writes i
   client-N.detections.json  what came back, in COCO results format
   client-N.json             counts, bytes through the relay, times
 
-It ends by itself after the stream, within 3 s when the server is gone (exit code 1, all files
-written), and on SIGTERM, to it or to its process group.
+It ends by itself after the stream, and on SIGTERM, to it or to its process group. A lost connection
+is made again; where the job's give_up_s has passed without one, or the stream ends without one, all
+files are written and the exit code is 1.
 """
 
 
@@ -73,9 +75,10 @@ class Client:
         try:
             transport = await self._prepare()
             await self._wait_for_start()
+            rng = Random(self._job.seed)
             size = (self._source.width, self._source.height)
             records = Records(self._job, size, self._trace, self._started_s)
-            session = Session(self._config, transport, self._source, records.on_row)
+            session = Session(self._config, transport, self._source, rng, records.on_row)
             self._session, self._records = session, records
             if not self._stopped.is_set():
                 await self._stream(session, records)
@@ -112,22 +115,23 @@ class Client:
     async def _prepare(self) -> GrpcTransport:
         job = self._job
         self._source.start()
-        target = job.server
-        if self._trace is not None or job.delay_ms > 0:
+        targets = job.servers
+        if job.relayed:
             self._relay = self._make_relay()
             await self._relay.start()
-            target = f"127.0.0.1:{self._relay.port}"
-        write_json(job.path("ready.json"), {"client": job.client, "target": target})
-        return GrpcTransport(target, job.security(), job.server)
+            targets = [f"127.0.0.1:{self._relay.port}"]
+        write_json(job.path("ready.json"), {"client": job.client, "targets": targets})
+        return GrpcTransport(targets, job.security(), job.servers)
 
     def _make_relay(self) -> RelayProcess:
         """Return a relay that shapes, or one that lets tc know the connection that it shapes."""
         job = self._job
+        (server,) = job.servers
         if self._trace is None or job.source_ports is None:
-            return RelayProcess(job.server, self._trace_file(), job.delay_ms)
+            return RelayProcess(server, self._trace_file(), job.delay_ms)
         first, last = job.source_ports
         started = job.path("started.json")
-        return RelayProcess(job.server, None, job.delay_ms, (first, last), started)
+        return RelayProcess(server, None, job.delay_ms, (first, last), started)
 
     def _trace_file(self) -> Path | None:
         if self._trace is None:
@@ -155,6 +159,7 @@ class Client:
             "counts": session.counts(),
             "register_ms": None if isnan(session.register_ms) else session.register_ms,
             "relay": None if self._relay is None else self._relay.report or None,
+            "reconnects": session.reconnects,
             "gone": session.gone,
             "stopped": self._stopped.is_set(),
         }

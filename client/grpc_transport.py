@@ -1,10 +1,10 @@
-"""The transport over gRPC: one channel, one bidirectional stream."""
+"""The transport over gRPC: one channel and one bidirectional stream at a time."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -20,10 +20,11 @@ from jellyfish.protocol import VERSIONS
 from jellyfish.protocol import jellyfish_pb2 as pb
 from jellyfish.protocol.convert import event_from_wire, frame_to_wire, registration_from_wire
 from jellyfish.protocol.jellyfish_pb2_grpc import JellyfishStub
+from jellyfish.records import Reason
 
 T = TypeVar("T")
 
-_PATIENCE_S = 10.0  # for connecting and registering, on a link as slow as a trace may be
+_PATIENCE_S = 10.0  # for registering, on a link as slow as a trace may be
 _LEAVE_S = 0.3
 _EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in the stubs alone
 _REFUSALS = (
@@ -35,46 +36,81 @@ _REFUSALS = (
 )
 
 
+class UnknownClientError(RejectedError):
+    """The server does not know the client's token, or not its secret."""
+
+
 class GrpcTransport:
     """A connection to a Jellyfish server (see `client.transport.Transport`).
 
     Args:
-        target: HOST:PORT of the server, or of the relay before it.
+        targets: HOST:PORT of each server, or of the relay before it.
         security: TLS and bearer secret.
-        server: what errors call the server, where `target` is a relay.
+        names: what errors call the servers, where `targets` are relays.
     """
 
     def __init__(
-        self, target: str, security: Security | None = None, server: str | None = None
+        self,
+        targets: Sequence[str],
+        security: Security | None = None,
+        names: Sequence[str] | None = None,
     ) -> None:
-        self._target = target
-        self._server = server or target
+        self.servers = len(targets)
+        self._targets, self._names = targets, names or targets
+        self._at, self._go_on = 0, False  # the present server; whether to go to the next one
         self._security = security or Security()
         self._frames: asyncio.Queue[Frame] = asyncio.Queue()
         self._channel: grpc.aio.Channel | None = None
         self._call: Any = None
-        self._token = ""
+        self._first: Any = None  # message of a stream, while nobody has received it
+        self._token, self._given_by = "", -1  # the server that gave it
+
+    @property
+    def _server(self) -> str:
+        return self._names[self._at]
 
     async def connect(self) -> None:
-        """Reach the server; see `Transport.connect`."""
+        """Open a connection; see `Transport.connect`."""
+        await self._drop()
+        if self._go_on:
+            self._at = (self._at + 1) % self.servers
+        self._go_on = True  # unless all goes well
         self._channel = self._open()
-        try:
-            async with asyncio.timeout(_PATIENCE_S):
-                await self._channel.channel_ready()
-        except TimeoutError:
-            distrust = ", or one of the two does not trust the other's certificate"
-            doubt = "" if self._security.ca is None else distrust
-            raise RunError(f"no server answers at {self._server}{doubt}") from None
+        state = self._channel.get_state(try_to_connect=True)
+        while state is not grpc.ChannelConnectivity.READY:
+            if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                distrust = ", or one of the two does not trust the other's certificate"
+                doubt = "" if self._security.ca is None else distrust
+                raise RunError(f"no server answers at {self._server}{doubt}")
+            await self._channel.wait_for_state_change(state)
+            state = self._channel.get_state(try_to_connect=True)
 
     async def register(self, name: str, fps: float, slo_ms: float) -> Registration:
         """Join and open the stream; see `Transport.register`."""
-        stub = self._stub()
+        self._token = ""
         request = pb.RegisterRequest(name=name, fps=fps, slo_ms=slo_ms, version=VERSIONS[-1])
-        call = stub.Register(request, timeout=_PATIENCE_S, metadata=self._metadata())
+        call = self._stub().Register(request, timeout=_PATIENCE_S, metadata=self._metadata())
         registration = registration_from_wire(await self._understood(call))
-        self._token = registration.token
-        self._call = stub.Stream(self._outgoing(), metadata=self._metadata())
+        self._token, self._given_by = registration.token, self._at
+        await self._open_stream()
         return registration
+
+    async def resume(self) -> bool:
+        """Open the stream at the seat of before; see `Transport.resume`."""
+        if not self._token or self._given_by != self._at:
+            return False
+        try:
+            await self._open_stream()
+        except UnknownClientError:
+            return False
+        return True
+
+    async def _open_stream(self) -> None:
+        """Open the stream; return when the server has said something, as it does at once."""
+        frames = self._frames = asyncio.Queue()
+        self._call = self._stub().Stream(_outgoing(frames), metadata=self._metadata())
+        self._first = await self._read()
+        self._go_on = False
 
     def send(self, frame: Frame) -> None:
         """Hand over a frame; see `Transport.send`."""
@@ -82,24 +118,33 @@ class GrpcTransport:
 
     async def receive(self) -> Received:
         """Return what the server says next; see `Transport.receive`."""
+        message, self._first = self._first, None
+        if message is None:
+            message = await self._read()
+        return Received(event_from_wire(message), message.ByteSize())
+
+    async def _read(self) -> Any:
         message = await self._understood(self._call.read())
         if message is _EOF:
             raise RunError(f"the server at {self._server} has ended the stream")
-        return Received(event_from_wire(message), message.ByteSize())
+        return message
 
     async def close(self) -> None:
         """Leave and close the channel; see `Transport.close`."""
-        channel, self._channel = self._channel, None
-        if channel is None:
-            return
-        if self._token:
+        if self._channel is not None and self._token:
             request = pb.UnregisterRequest(token=self._token)
             with suppress(grpc.aio.AioRpcError, asyncio.TimeoutError):
-                stub: Any = JellyfishStub(channel)
+                stub: Any = JellyfishStub(self._channel)
                 await stub.Unregister(request, timeout=_LEAVE_S, metadata=self._metadata())
-        if self._call is not None:
-            self._call.cancel()
-        await channel.close(None)
+        await self._drop()
+
+    async def _drop(self) -> None:
+        channel, self._channel = self._channel, None
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+        if channel is not None:
+            await channel.close(None)
 
     def _open(self) -> grpc.aio.Channel:
         options: list[tuple[str, Any]] = [
@@ -110,15 +155,16 @@ class GrpcTransport:
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.max_pings_without_data", 0),  # any number
         ]
+        target = self._targets[self._at]
         try:
             credentials = self._security.credentials()
         except ConfigError as error:  # they were good at the start: somebody is writing them now
             raise RunError(str(error)) from error
         if credentials is None:
-            return grpc.aio.insecure_channel(self._target, options=options)
+            return grpc.aio.insecure_channel(target, options=options)
         host = host_of(self._server)  # the certificate's, also where a relay hides the server
         options.append(("grpc.ssl_target_name_override", host))
-        return grpc.aio.secure_channel(self._target, credentials, options=options)
+        return grpc.aio.secure_channel(target, credentials, options=options)
 
     def _stub(self) -> Any:
         if self._channel is None:
@@ -133,10 +179,6 @@ class GrpcTransport:
             pairs.append(("authorization", f"Bearer {self._security.secret}"))
         return tuple(pairs)
 
-    async def _outgoing(self) -> AsyncIterator[Any]:
-        while True:
-            yield frame_to_wire(await self._frames.get())
-
     async def _understood(self, call: Awaitable[T]) -> T:
         try:
             return await call
@@ -144,7 +186,16 @@ class GrpcTransport:
             raise self._meaning(error) from error
 
     def _meaning(self, error: grpc.aio.AioRpcError) -> JellyfishError:
+        if error.details() == Reason.STOPPING:
+            self._go_on = True
         if error.code() in _REFUSALS:
-            return RejectedError(f"the server at {self._server} refuses: {error.details()}")
+            unknown = error.code() is grpc.StatusCode.UNAUTHENTICATED
+            kind = UnknownClientError if unknown else RejectedError
+            return kind(f"the server at {self._server} refuses: {error.details()}")
         reason = f"{error.code().name}: {error.details()}"
         return RunError(f"the server at {self._server} is gone ({reason})")
+
+
+async def _outgoing(frames: asyncio.Queue[Frame]) -> AsyncIterator[Any]:
+    while True:
+        yield frame_to_wire(await frames.get())

@@ -16,7 +16,7 @@ from jellyfish.policy import policy
 from jellyfish.trace import Trace, from_rates
 
 _POSITIVE = ("fps", "slo_ms", "stream_s", "silence_s", "in_flight_limit")
-_NOT_NEGATIVE = ("client", "start_after_s", "delay_ms", "wire_ms")
+_NOT_NEGATIVE = ("client", "start_after_s", "delay_ms", "wire_ms", "give_up_s")
 _WHOLE = ("client", "in_flight_limit", "seed")
 _OPTIONAL_PATHS = ("tls_ca", "tls_cert", "tls_key", "secret_file")
 _PARTS = {"clip": "name and path", "trace": "mbps and step_s"}
@@ -24,7 +24,8 @@ _PARTS = {"clip": "name and path", "trace": "mbps and step_s"}
 KEYS = """\
   name             what the client calls itself to the server
   client           its number, in file names and rows
-  server           HOST:PORT
+  server           HOST:PORT; or a list of them: when one cannot be reached, refuses or stops, the
+                   client goes on to the next
   fps              frames captured per second
   slo_ms           end-to-end latency that answers must keep
   stream_s         seconds for which it captures
@@ -38,9 +39,11 @@ KEYS = """\
   delay_ms         added each way (0)
   wire_ms          what the bandwidth estimate takes the wire's latency for, one way (0.5)
   silence_s        a server that says nothing for longer is gone; it speaks twice a second (2.5)
+  give_up_s        it ends when it had no connection for so long; 0: when the first one is lost;
+                   null: it tries until the stream is over (null)
   in_flight_limit  with so many frames unanswered, a captured frame is not sent (32)
   policy           the policy whose rules for clients it follows (jellyfish)
-  seed             recorded; nothing in a client is random (0)
+  seed             of the pauses between two tries to get a connection back (0)
   tls_ca           PEM file of certificates to trust; null for no TLS (null)
   tls_cert         PEM file of the client's certificate, where the server asks for one, and of
                    those between it and its CA; null for none (null)
@@ -56,7 +59,7 @@ class Job:
 
     name: str
     client: int
-    server: str
+    server: str | list[str]
     fps: float
     slo_ms: float
     stream_s: float
@@ -69,6 +72,7 @@ class Job:
     delay_ms: float = 0.0
     wire_ms: float = 0.5
     silence_s: float = SILENCE_S
+    give_up_s: float | None = None
     in_flight_limit: int = 32
     policy: str = "jellyfish"
     seed: int = 0
@@ -76,6 +80,16 @@ class Job:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     secret_file: Path | None = None
+
+    @property
+    def servers(self) -> list[str]:
+        """HOST:PORT of each server, the first one to try first."""
+        return _servers(self.server)
+
+    @property
+    def relayed(self) -> bool:
+        """Whether a relay goes between: it shapes the uplink, or lets tc know the connection."""
+        return self.trace is not None or self.delay_ms > 0
 
     def session(self) -> SessionConfig:
         """Return the part that the session needs.
@@ -92,6 +106,7 @@ class Job:
             in_flight_limit=self.in_flight_limit,
             wire_ms=self.wire_ms,
             silence_s=self.silence_s,
+            give_up_s=self.give_up_s,
             policy=policy(self.policy),
         )
 
@@ -151,6 +166,8 @@ def read_job(path: Path) -> Job:
 def _check(path: Path, value: dict[str, Any]) -> None:
     for key in (*_POSITIVE, *_NOT_NEGATIVE):
         number = value.get(key, 1)
+        if number is None and key == "give_up_s":
+            continue
         if not _is_number(number) or number < 0 or (number == 0 and key in _POSITIVE):
             low = "more than 0" if key in _POSITIVE else "0 or more"
             raise ConfigError(f"{path}: {key} is {number!r}; want a number, {low}")
@@ -164,9 +181,13 @@ def _check(path: Path, value: dict[str, Any]) -> None:
     ports = value.get("source_ports")
     if ports is not None and not _are_ports(ports):
         raise ConfigError(f"{path}: source_ports is {ports!r}; want [first, last]")
-    host, _, port = str(value["server"]).rpartition(":")
-    if not (host and port.isdecimal()):
-        raise ConfigError(f"{path}: server is {value['server']!r}; want HOST:PORT")
+    servers = _servers(value["server"])
+    if not servers or not all(map(_is_address, servers)):
+        raise ConfigError(
+            f"{path}: server is {value['server']!r}; want HOST:PORT or a list of them"
+        )
+    if len(servers) > 1 and (value.get("trace") is not None or value.get("delay_ms", 0) > 0):
+        raise ConfigError(f"{path}: trace and delay_ms go with one server alone; a relay has one")
     _check_security(path, value)
 
 
@@ -179,11 +200,21 @@ def _check_security(path: Path, value: dict[str, Any]) -> None:
         raise ConfigError(f"{path}: tls_cert and tls_key go together; one is missing")
     if cert and not tls:
         raise ConfigError(f"{path}: tls_cert needs tls_ca")
-    if secret and not tls and not is_loopback(host_of(value["server"])):
+    far = [server for server in _servers(value["server"]) if not is_loopback(host_of(server))]
+    if secret and not tls and far:
         raise ConfigError(
-            f"{path}: secret_file: the server at {value['server']} is not on loopback, and without "
+            f"{path}: secret_file: the server at {far[0]} is not on loopback, and without "
             "TLS whoever listens to the network reads the secret; give tls_ca"
         )
+
+
+def _servers(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _is_address(value: Any) -> bool:
+    host, _, port = str(value).rpartition(":")
+    return bool(host) and port.isdecimal()
 
 
 def _are_ports(value: Any) -> bool:

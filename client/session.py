@@ -10,8 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from math import ceil, isnan, nan
+from random import Random
 from typing import Any
 
+from client.connection import Connection
 from client.source import Source, SourceFrame
 from client.transport import Received, Transport
 from jellyfish.backoff import Outlook, backoff, hopeless
@@ -45,6 +47,8 @@ class SessionConfig:
         in_flight_limit: with so many frames unanswered, a tick is refused.
         wire_ms: latency of the wire one way, for the bandwidth estimate.
         silence_s: a server that says nothing for longer is gone.
+        give_up_s: the session ends when it had no connection for so long; 0: when it has lost the
+            first one; None: it tries until the stream is over.
         policy: its rules for clients: estimator, back-off, what not to send.
         encode_ms: gives what making a frame is said to take, on top of what it takes on the loop's
             clock: virtual time stands still meanwhile. The transport sends so much later.
@@ -58,6 +62,7 @@ class SessionConfig:
     in_flight_limit: int = 32
     wire_ms: float = 0.5
     silence_s: float = SILENCE_S
+    give_up_s: float | None = None
     policy: Policy = JELLYFISH
     encode_ms: Callable[[], float] = float  # nothing
 
@@ -69,17 +74,21 @@ OnRow = Callable[[FrameRow, Detections | None], None]
 class Session:
     """Streams a source to a server, once; afterwards `rows` and `detections` tell what happened.
 
+    A connection that is lost is replaced: the seat of before is taken up again where the server
+    still has it, and the client registers anew where it does not.
+
     Args:
         config: see there.
         transport: the way to the server.
         source: the frames; started already.
+        rng: draws how long to wait before another try; None for one seeded by the client's number.
         on_row: takes each row as soon as its frame has an outcome, and what came back for it in
             time or not; None: `rows` and `detections` keep them.
 
     Attributes:
         rows: one a tick, in order; empty where `on_row` takes them.
         detections: what came back, in time or not, by tick; empty where `on_row` takes it.
-        gone: why the stream ended before its time; empty if it did not.
+        gone: why there was no connection at the end; empty if there was one.
         register_ms: how long joining took.
     """
 
@@ -88,9 +97,12 @@ class Session:
         config: SessionConfig,
         transport: Transport,
         source: Source,
+        rng: Random | None = None,
         on_row: OnRow | None = None,
     ) -> None:
         self._config, self._transport, self._source = config, transport, source
+        rng = rng or Random(config.client)
+        self._connection = Connection(transport, self._register, rng, config.give_up_s)
         self._uplink = Uplink(config.policy.estimator, config.wire_ms)
         self._server_time = ServerTime(config.fps)
         self._backoff = backoff(config.policy.backoff)
@@ -98,6 +110,7 @@ class Session:
         self._open: dict[int, FrameRow] = {}  # rows that are not final
         self._outcomes: Counter[Outcome] = Counter()  # of those that are
         self._in_flight: dict[int, FrameRow] = {}
+        self._astray: dict[int, FrameRow] = {}  # under way when the last connection was lost
         self._told_px = 0
         self._heard_s = 0.0  # when the server said something last
         self._sent_s = 0.0  # when a frame was sent last
@@ -115,19 +128,24 @@ class Session:
         A server that goes away during the stream is no exception: see `gone` and the rows.
 
         Raises:
-            RejectedError: the server refuses the client.
-            RunError: it cannot be reached.
+            RejectedError: the server refuses the client; where there are several, each does.
+            RunError: none can be reached.
             DataError: the source fails.
         """
         try:
             await self._until_first(self._join(), self._stopped.wait())
             if not self._stopped.is_set():
                 await self._until_first(
-                    self._stream(), self._listen(), self._watch(), self._stopped.wait()
+                    self._stream(), self._stay_connected(), self._stopped.wait()
                 )
         finally:
             self._settle()
             await self._transport.close()
+
+    @property
+    def reconnects(self) -> int:
+        """How often a lost connection was replaced."""
+        return max(0, self._connection.count - 1)
 
     def stop(self) -> None:
         """End the stream now; `run` returns soon after."""
@@ -144,11 +162,32 @@ class Session:
 
     async def _join(self) -> None:
         begin = _now()
-        await self._transport.connect()
-        config = self._config
-        joined = await self._transport.register(config.name, config.fps, config.slo_ms)
+        await self._connection.first()
         self.register_ms = (_now() - begin) * 1000
-        self._take(joined)
+
+    async def _register(self) -> None:
+        config = self._config
+        self._take(await self._transport.register(config.name, config.fps, config.slo_ms))
+        self._astray.clear()  # their answers went with the seat of before
+        self._pass_on()
+
+    async def _stay_connected(self) -> None:
+        """Listen, and replace the connection when it is lost, until it is time to give up."""
+        while True:
+            await self._until_first(self._listen(), self._watch())
+            if not await self._connection.again():
+                self.gone = self._connection.lost
+                return
+
+    def _lose(self, why: str) -> None:
+        """Take note that the connection is lost, and with it what is under way."""
+        if not self._connection.up:
+            return
+        self._connection.lose(why)
+        for row in self._in_flight.values():
+            row.outcome, row.reason = Outcome.LOST, f"{Reason.CONNECTION_LOST}: {why}"
+        self._astray, self._in_flight = self._in_flight, {}
+        self._uplink = Uplink(self._config.policy.estimator, self._config.wire_ms)
 
     def _take(self, joined: Registration) -> None:
         self._told_px = joined.first_px
@@ -169,6 +208,7 @@ class Session:
     # Up
 
     async def _stream(self) -> None:
+        """Capture and send until the stream is over and all is answered."""
         start = _now()
         for k in range(expected_ticks(self._config.stream_s, self._config.fps)):
             capture_s = start + k / self._config.fps
@@ -176,13 +216,15 @@ class Session:
             self._tick(k, capture_s)
             self._pass_on()
         await self._drain()
+        if not self._connection.up:
+            self.gone = self._connection.lost
 
     async def _drain(self) -> None:
         """Wait until all frames are answered, but not for ever."""
         patience_s = max(2 * self._config.slo_ms / 1000, MIN_DRAIN_S)
         try:
             async with asyncio.timeout(patience_s):
-                while self._in_flight:
+                while self._in_flight or self._astray:
                     self._answered.clear()
                     await self._answered.wait()
         except TimeoutError:
@@ -202,6 +244,9 @@ class Session:
         self._open[k] = row
         if self._on_row is None:
             self.rows.append(row)
+        if not self._connection.up:
+            row.outcome, row.reason = Outcome.REJECTED, Reason.NO_CONNECTION
+            return
         if len(self._in_flight) >= config.in_flight_limit:
             row.outcome, row.reason = Outcome.REJECTED, Reason.IN_FLIGHT_LIMIT
             return
@@ -269,12 +314,12 @@ class Session:
     # Down
 
     async def _listen(self) -> None:
-        """Take what the server says until it is gone."""
+        """Take what the server says until the connection is lost."""
         try:
             while True:
                 self._receive(await self._transport.receive())
         except JellyfishError as error:
-            self.gone = str(error)
+            self._lose(str(error))
 
     async def _watch(self) -> None:
         """Wait until the server has been silent for too long.
@@ -284,7 +329,7 @@ class Session:
         self._heard_s, silence_s = _now(), self._config.silence_s
         while (left_s := self._heard_s + silence_s - _now()) > 0:
             await asyncio.sleep(left_s)
-        self.gone = f"the server has been silent for {silence_s} s"
+        self._lose(f"the server has been silent for {silence_s} s")
 
     def _receive(self, received: Received) -> None:
         self._heard_s = _now()
@@ -303,12 +348,15 @@ class Session:
 
     def _answer(self, answer: Answer, size: int) -> None:
         row = self._in_flight.pop(answer.id, None)
-        if row is None:
+        astray = row is None
+        if row is None and (row := self._astray.pop(answer.id, None)) is None:
             return
         self._answered.set()
         self._told_px = answer.next_px
         _fill(row, answer, size, _now())
-        if answer.outcome is Outcome.OK:
+        if astray:
+            pass  # its times tell of the outage
+        elif answer.outcome is Outcome.OK:
             self._server_time.took(answer.server_ms)
         elif answer.outcome is Outcome.DROPPED and answer.reason == Reason.TOO_LATE:
             elsewhere_ms = row.e2e_ms - answer.server_ms
@@ -318,16 +366,16 @@ class Session:
         self._pass_on()
 
     def _settle(self) -> None:
-        """Say of each frame still under way why it is lost."""
-        reason = f"{Reason.SERVER_GONE}: {self.gone}" if self.gone else Reason.NO_ANSWER
+        """Say of each frame still under way that it is lost."""
         for row in self._in_flight.values():
-            row.outcome, row.reason = Outcome.LOST, str(reason)
+            row.outcome, row.reason = Outcome.LOST, Reason.NO_ANSWER
         self._in_flight.clear()
+        self._astray.clear()
         self._pass_on()
 
     def _pass_on(self) -> None:
         """Count the rows that have become final, and let them go: nothing is under way for them."""
-        for k in [k for k in self._open if k not in self._in_flight]:
+        for k in [k for k in self._open if k not in self._in_flight and k not in self._astray]:
             row = self._open.pop(k)
             self._outcomes[row.outcome] += 1
             if self._on_row is not None:

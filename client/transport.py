@@ -15,13 +15,24 @@ class Received(NamedTuple):
 
 
 class Transport(Protocol):
-    """One client's connection: `connect`, `register`, then `send` and `receive`, then `close`."""
+    """One client's way to its servers: `connect`, `register`, then `send` and `receive`.
+
+    After a failure, `connect` again, and `resume` or `register`; at the end, `close`.
+
+    Attributes:
+        servers: how many there are to go to.
+    """
+
+    servers: int
 
     async def connect(self) -> None:
-        """Reach the server.
+        """Open a new connection in place of the present one, if there is one.
+
+        It is to the same server as before, or to the next one if that one could not be reached, has
+        refused or is stopping.
 
         Raises:
-            RunError: it cannot be reached; the text names it.
+            RunError: the server cannot be reached; the text names it.
         """
 
     async def register(self, name: str, fps: float, slo_ms: float) -> Registration:
@@ -31,6 +42,15 @@ class Transport(Protocol):
             RejectedError: the server refuses; the text says why.
             RunError: the server is gone.
             ProtocolError: its answer makes no sense.
+        """
+
+    async def resume(self) -> bool:
+        """Open the stream of frames at the seat that this client had before, with all its answers.
+
+        Return False where the server knows nothing of it (any more).
+
+        Raises:
+            RejectedError, RunError: see `register`.
         """
 
     def send(self, frame: Frame) -> None:

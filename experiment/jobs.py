@@ -21,6 +21,7 @@ from experiment.paths import (
 )
 from jellyfish.files.traces import trace_from_config
 from jellyfish.trace import Trace
+from server.settings import EngineConfig
 
 if TYPE_CHECKING:  # who only wants to know when clients start needs no SSH
     from experiment.places import Place, Placement
@@ -90,6 +91,7 @@ def server_job(
         "plan_interval_s": config["server"]["plan_interval_s"],
         "cached_dnns": config["server"]["cached_dnns"],
         "wire_ms": config["network"]["wire_ms"],
+        "max_clients_per_peer": EngineConfig.max_clients,  # they may all live on one host
         "out_dir": str(at.server.folder),
     }
 
@@ -131,6 +133,7 @@ def client_jobs(
         "wire_ms": config["network"]["wire_ms"],
         "in_flight_limit": config["client"]["in_flight_limit"],
         "policy": run.cell.policy,
+        "give_up_s": 0,  # a run in which a connection was lost measured something else
         **({} if at.local else {"silence_s": SILENCE_S}),
     }
     return [

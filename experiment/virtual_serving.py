@@ -209,6 +209,7 @@ def _session(scene: Scene, i: int) -> SessionConfig:
         stream_s=scene.stream_s,
         in_flight_limit=scene.in_flight_limit,
         wire_ms=scene.engine.wire_ms,
+        give_up_s=0,
         policy=scene.policy,
         encode_ms=scene.draws(scene.device_ms, f"device {i}"),
     )

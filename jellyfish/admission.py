@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from math import isfinite
-
 from jellyfish.profile import Profile
 from jellyfish.scheduling.problem import BATCHES_IN_BUDGET
+
+FPS = 0.1, 1000.0  # frames per second that a client may ask for
+MAX_SLO_MS = 60_000.0
 
 
 def refusal(
@@ -22,10 +23,10 @@ def refusal(
         wire_ms: wire latency, one way.
         overhead_ms: the server's own time per frame.
     """
-    if not (isfinite(fps) and fps > 0):
-        return f"fps is {fps}; want a positive number"
-    if not (isfinite(slo_ms) and slo_ms > 0):
-        return f"slo_ms is {slo_ms}; want a positive number"
+    if not FPS[0] <= fps <= FPS[1]:  # true for NaN, too
+        return f"fps is {fps}; want {FPS[0]:g} to {FPS[1]:g}"
+    if not 0 < slo_ms <= MAX_SLO_MS:
+        return f"slo_ms is {slo_ms}; want more than 0, {MAX_SLO_MS:g} at most"
     budget_ms = slo_ms - 2 * wire_ms - overhead_ms
     in_time = BATCHES_IN_BUDGET * profile.latency_ms[0] <= budget_ms  # (B,)
     if not in_time.any():

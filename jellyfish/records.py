@@ -28,7 +28,8 @@ class Reason(StrEnum):
     TOO_FAST = "faster than registered"  # a client that sends more than its fps
     NO_TIME = "cannot arrive in time"  # the client saw it, and did not send
     SOURCE_SLOW = "source too slow"  # the frame source had nothing at the tick
-    SERVER_GONE = "server gone"
+    NO_CONNECTION = "no connection"  # the client had none at the tick
+    CONNECTION_LOST = "connection lost"  # the frame was under way, and no answer came afterwards
     NO_ANSWER = "no answer"  # the stream ended while it was under way
     NO_ROWS = "the client left no rows"  # of a failed run: its host was lost, or it was killed
     BAD_IMAGE = "bad image"

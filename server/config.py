@@ -32,6 +32,8 @@ KEYS = """\
   cached_dnns      how many DNNs a worker keeps loaded (5)
   wire_ms          latency of the wire, one way, as the scheduler reckons with it (0.5)
   max_clients      more are turned away (256)
+  max_clients_per_peer  so many of them may come from one address, or with one certificate's
+                   name; null: half of them (null)
   tls_cert         PEM file of the server's certificate, and of those between it and its CA; read
                    again when it changes, like the next two; null: no TLS (null)
   tls_key          PEM file of its key (null)
@@ -43,9 +45,9 @@ KEYS = """\
 """
 _OPTIONAL_PATHS = ("tls_cert", "tls_key", "tls_client_ca", "secret_file")
 _PATHS = ("zoo", "profile", "out_dir", *_OPTIONAL_PATHS)
-_POSITIVE = ("plan_interval_s", "cached_dnns", "max_clients")
+_POSITIVE = ("plan_interval_s", "cached_dnns", "max_clients", "max_clients_per_peer")
 _NOT_NEGATIVE = ("port", "wire_ms", "seed")
-_WHOLE = ("port", "seed", "cached_dnns", "max_clients")
+_WHOLE = ("port", "seed", "cached_dnns", "max_clients", "max_clients_per_peer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,7 @@ class ServerJob:
     cached_dnns: int = 5
     wire_ms: float = 0.5
     max_clients: int = 256
+    max_clients_per_peer: int | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
@@ -175,6 +178,8 @@ def _check(path: Path, value: dict[str, Any]) -> None:
             raise wrong(key, "text")
     for key in _POSITIVE + _NOT_NEGATIVE:
         number = value.get(key, 1)
+        if number is None and key == "max_clients_per_peer":
+            continue
         kinds = (int,) if key in _WHOLE else (int, float)
         if type(number) not in kinds or not isfinite(number) or number < 0:
             raise wrong(key, "a whole number, 0 or more" if key in _WHOLE else "a number")

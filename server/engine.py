@@ -180,17 +180,8 @@ class Engine:
 
     # --- clients
 
-    def join(
-        self,
-        name: str,
-        fps: float,
-        slo_ms: float,
-        deliver: Deliver,
-        put_out: PutOut | None = None,
-    ) -> ClientHandle:
-        """Admit a client; what concerns its frames is given to `deliver`, which must not block.
-
-        A client that the engine removes by itself, since it harms others, is told to `put_out`.
+    def admit(self, fps: float, slo_ms: float) -> None:
+        """Return if such a client could join now.
 
         Raises:
             RejectedError: no plan could ever serve it; the text says why.
@@ -205,6 +196,23 @@ class Engine:
             raise RejectedError(why)
         if len(self._clients) >= config.max_clients:
             raise ServerFull(f"the server takes {config.max_clients} clients and has them")
+
+    def join(
+        self,
+        name: str,
+        fps: float,
+        slo_ms: float,
+        deliver: Deliver,
+        put_out: PutOut | None = None,
+    ) -> ClientHandle:
+        """Admit a client; what concerns its frames is given to `deliver`, which must not block.
+
+        A client that the engine removes by itself, since it harms others, is told to `put_out`.
+
+        Raises:
+            RejectedError, ServerFull, NotServing: see `admit`.
+        """
+        self.admit(fps, slo_ms)
         client = ClientHandle(
             number=self._joined,
             name=name,
@@ -281,13 +289,16 @@ class Engine:
             self._route(pending)
 
     def refuse(self, client: ClientHandle, frame_id: int, reason: str) -> None:
-        """Answer a frame that cannot be understood: it counts as received and as an error."""
+        """Answer a frame that cannot be understood: an error, or one more than may be sent."""
+        if client.gone:
+            return
         client.counts.received += 1
-        client.answered(Outcome.ERROR, 0)
-        self._tell(
-            client,
-            Answer(id=frame_id, outcome=Outcome.ERROR, reason=reason, next_px=self._px(client)),
-        )
+        outcome, refused = Outcome.ERROR, client.refusal(self._loop.time())
+        if refused is not None:
+            outcome, reason = Outcome.REJECTED, refused
+        client.answered(outcome, 0)
+        answer = Answer(id=frame_id, outcome=outcome, reason=reason, next_px=self._px(client))
+        self._tell(client, answer)
 
     # --- the path of a frame
 

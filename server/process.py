@@ -77,7 +77,7 @@ class ServerProcess:
             interceptors=self._interceptors(), options=options(engine.settings.limits)
         )
         port = self._listen(server)
-        service = Service(engine)
+        service = Service(engine, self._job.max_clients_per_peer)
         add_JellyfishServicer_to_server(service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._job.reflection:

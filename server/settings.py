@@ -9,9 +9,7 @@ from jellyfish.profile import Profile
 from jellyfish.shares import reckoned_profile, slo_share
 from server.limits import Limits
 
-HEARTBEAT_S = 0.5  # a client hears from the server at least this often
 RUN_TIMEOUT_P99 = 5.0  # of a batch's profiled p99: no batch takes so long
-SILENCE_S = 10.0  # a client that is silent for longer, or has no stream for so long, is removed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,10 @@ class WorkerDied(DeviceError):  # noqa: N818 - it reads as what happened
 
 @dataclass(frozen=True, slots=True)
 class WorkerFrame:
-    """One frame to run: the client's opaque `tag`, a JPEG `image`, and its side as sent (px)."""
+    """One frame to run: the client's opaque `tag`, a JPEG `image`, and its side as sent (px).
+
+    Inside a worker process, a large `image` is a read-only view of what the pipe has read.
+    """
 
     tag: bytes
     image: bytes | memoryview

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -49,7 +50,10 @@ class World(Protocol):
         """Return a client that is ready to run."""
 
     async def vanish(self, number: int) -> None:
-        """Take a client's network away."""
+        """Take a client's network away, without a word."""
+
+    async def come_back(self, number: int) -> None:
+        """Give it back."""
 
 
 def _session(
@@ -92,6 +96,9 @@ class VirtualWorld:
     async def vanish(self, number: int) -> None:
         self._links[number].cut()
 
+    async def come_back(self, number: int) -> None:
+        self._links[number].heal()
+
 
 class FullSource(StoredSource):
     """Frames that really weigh what they weigh."""
@@ -119,12 +126,15 @@ class RealWorld:
             path.write_text(json.dumps({"mbps": trace.mbps, "step_s": trace.step_s}))
         relay = self.relays[number] = RelayProcess(f"127.0.0.1:{self._port}", path, 0.0)
         await relay.start()
-        transport = GrpcTransport(f"127.0.0.1:{relay.port}")
+        transport = GrpcTransport([f"127.0.0.1:{relay.port}"])
         asked = {"number": number, "fps": fps, "slo_ms": slo_ms, "stream_s": stream_s}
         return _session(transport, self._source, float, self._scene.policy, **asked)
 
     async def vanish(self, number: int) -> None:
-        await self.relays.pop(number).stop()
+        self.relays[number].signal(signal.SIGSTOP)
+
+    async def come_back(self, number: int) -> None:
+        self.relays[number].signal(signal.SIGCONT)
 
 
 @asynccontextmanager
@@ -179,6 +189,7 @@ async def real_world(scene: Scene, folder: Path) -> AsyncIterator[World]:
         await server.start()
         yield world
         for relay in world.relays.values():
+            relay.signal(signal.SIGCONT)
             await relay.stop()
 
 

@@ -63,6 +63,11 @@ class RelayProcess:
         self.port = int((await self._line(_START_S))["port"])
         self._listening = asyncio.create_task(self._listen(self._process))
 
+    def signal(self, number: int) -> None:
+        """Send it a signal, while it runs."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
+
     async def stop(self) -> dict[str, float]:
         """End it; return its `report`."""
         process, self._process = self._process, None

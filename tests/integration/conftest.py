@@ -15,6 +15,14 @@ from tests.kernels import KEPT
 from tests.namespaces import SHARED, own_testbed
 from tests.sshd import Sshd
 
+HERE = Path(__file__).parent
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """These tests run alone, but for those that say that they need not."""
+    if item.path.is_relative_to(HERE) and not item.get_closest_marker("beside"):
+        item.add_marker("alone")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def cores_that_wake() -> Iterator[None]:

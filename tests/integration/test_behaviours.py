@@ -14,7 +14,7 @@ import pytest
 from client.session import Session, expected_ticks
 from experiment import virtual_time
 from jellyfish.policy import POLICIES
-from jellyfish.records import FrameRow, Outcome
+from jellyfish.records import FrameRow, Outcome, Reason
 from jellyfish.trace import Trace, constant
 from tests.simulated import INPUT_PX, scene
 from tests.worlds import World, real_world, virtual_world
@@ -78,6 +78,27 @@ async def vanishes(world: World) -> None:
     assert share_ok(stays.rows) > 0.9
 
 
+async def is_cut_off_for_three_seconds(world: World) -> None:
+    client = await world.client(0, 15, 200, 12.0, WIDE)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(client.run())
+        await asyncio.sleep(3.0)
+        (before,) = world.engine.clients
+        await world.vanish(0)
+        await asyncio.sleep(3.0)
+        await world.come_back(0)
+        healed_s = asyncio.get_running_loop().time()
+        await asyncio.sleep(2.0)
+        assert world.engine.clients == [before]  # its seat was kept
+    check_rows(client, 12.0, 15)
+    assert not client.gone
+    assert client.reconnects >= 1
+    reasons = {row.reason.partition(":")[0] for row in client.rows if row.outcome is Outcome.LOST}
+    assert reasons == {Reason.CONNECTION_LOST}
+    assert Reason.NO_CONNECTION in {row.reason for row in client.rows}
+    assert share_ok(row for row in client.rows if row.capture_s > healed_s + 2) > 0.9
+
+
 async def collapses_and_comes_back(world: World) -> None:
     trace = Trace(name="collapse", mbps=(30, 30, 0.5, 0.5, *[30] * 20), step_s=1.0)
     client = await world.client(0, 15, 200, 9.0, trace)
@@ -134,6 +155,7 @@ async def is_overloaded(world: World) -> None:
 BEHAVIOURS = {
     comes_and_goes: 2,
     vanishes: 2,
+    is_cut_off_for_three_seconds: 1,
     collapses_and_comes_back: 2,
     swaps_under_load: 2,
     is_overloaded: 1,

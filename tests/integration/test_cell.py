@@ -32,7 +32,7 @@ from scripts import clips, export_zoo
 from tests.orphan import another_program
 
 Config = dict[str, Any]
-STREAM_S = 5.0
+STREAM_S = 3.0
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,8 @@ import pytest
 
 from tests.integration.workflow_checkout import ROOT, Checkout
 
+pytestmark = pytest.mark.beside
+
 GUIDE = ROOT / "docs" / "extending.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CHANGE = re.compile(r"^--- a/(\S+)\n\+\+\+ .*\n((?:[-+](?!-).*\n)+)", re.MULTILINE)

@@ -19,6 +19,8 @@ import pytest
 from experiment import leftovers, processes
 from experiment.processes import ProcessId
 
+pytestmark = pytest.mark.beside
+
 SNAKEFILE = """
 import sys
 from pathlib import Path

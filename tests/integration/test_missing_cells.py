@@ -11,6 +11,8 @@ from experiment import grid
 from tests.integration.workflow_checkout import Checkout
 from tests.unit.figure_inputs import write_run
 
+pytestmark = pytest.mark.beside
+
 PART = ("--config", "allow_missing=true")
 SCENARIO = """
 scenario: part

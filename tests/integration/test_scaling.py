@@ -19,6 +19,8 @@ from snakemake.cli import get_argument_parser
 
 from tests.integration.workflow_checkout import ROOT, Checkout
 
+pytestmark = pytest.mark.beside
+
 CLUSTERS = ("kubernetes", "slurm")
 PREFIXES = {"kubernetes": "cluster-generic-", "slurm": "slurm-"}  # of an executor's own options
 MEASURED = {"cell", "latency", "planning_timings"}

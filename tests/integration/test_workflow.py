@@ -14,6 +14,8 @@ import yaml
 from experiment import grid
 from tests.integration.workflow_checkout import Checkout
 
+pytestmark = pytest.mark.beside
+
 MEASURED = {"latency", "cell"}
 GRID = grid.cells(yaml.safe_load((grid.ROOT / "config" / "config.yaml").read_text()))
 CELLS = sum(cell.world == "measured" for cell in GRID)
@@ -272,6 +274,7 @@ def test_make_without_python_says_so(tmp_path: Path) -> None:
     assert "no python3.no here" in ended.stdout
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(400)
 def test_every_stage_on_the_smallest_grid(assets: Path, tmp_path: Path) -> None:
     checkout = Checkout.copied_to(tmp_path)

@@ -79,7 +79,6 @@ class Checkout:
         self._write_indexes()
         touched = self.snakemake("--cores", "1", "--touch", "--forceall")
         assert touched.returncode == 0, touched.stdout
-        assert self.planned() == {}
 
     def _write_indexes(self) -> None:
         """Fill the cells' index files, which are looked into."""

@@ -102,7 +102,6 @@ def test_detections_come_highest_score_first() -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        pb.ServerMessage(),
         pb.ServerMessage(result=pb.Result(id=1, next_px=128)),
         pb.ServerMessage(result=pb.Result(id=1, outcome=pb.OUTCOME_OK)),
         pb.ServerMessage(result=pb.Result(id=1, outcome=pb.OUTCOME_OK, next_px=8, server_ms=INF)),
@@ -128,3 +127,9 @@ def test_registrations_survive_the_wire_and_are_checked() -> None:
         getattr(broken, field).append(0)
         with pytest.raises(ProtocolError, match=field):
             registration_from_wire(broken)
+
+
+def test_a_message_of_a_kind_that_is_not_known_yet_says_that_the_server_is_alive() -> None:
+    message = pb.ServerMessage.FromString(b"\xa2\x06\x03new")  # field 100, of a server to come
+    assert message.WhichOneof("kind") is None
+    assert event_from_wire(message) == Heartbeat()

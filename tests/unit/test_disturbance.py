@@ -110,6 +110,7 @@ def test_a_broken_tale_is_named(tmp_path: Path) -> None:
         told(tmp_path)
 
 
+@pytest.mark.alone
 def test_what_descends_from_its_parent_is_the_run(tmp_path: Path) -> None:
     watch = subprocess.Popen([sys.executable, "-m", "experiment.cpu_watch", str(tmp_path)])
     try:
@@ -135,6 +136,7 @@ def _burn_for(seconds: float) -> None:
         pass
 
 
+@pytest.mark.alone
 def test_the_time_of_a_tree_counts_what_runs_below_and_what_has_ended() -> None:
     def spent_s() -> float:
         return processes.cpu_of_tree(os.getpid())

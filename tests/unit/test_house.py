@@ -30,7 +30,13 @@ ROOMS = {  # what each may import of the others: workflow -> ... -> jellyfish, n
 FOREIGN = {"asyncio", "time", "socket", "subprocess", "threading", "multiprocessing"}
 FOREIGN |= {"torch", "onnxruntime", "fabric", "invoke", "cv2"}
 # What must run unchanged on a clock that jumps.
-CLOCKLESS = ("server/engine.py", "server/queues.py", "client/session.py")
+CLOCKLESS = (
+    "server/engine.py",
+    "server/queues.py",
+    "client/session.py",
+    "client/connection.py",
+    "server/seats.py",
+)
 
 
 def sources(room: str) -> list[Path]:

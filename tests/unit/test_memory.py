@@ -81,7 +81,7 @@ async def streams(look: Callable[[Engine], Awaitable[None]], stream_s: float) ->
             SessionConfig(client=i, name=f"c{i}", fps=2, slo_ms=300, stream_s=stream_s),
             link_of(played, server, i, None, 0.0),
             source,
-            lambda row, detections: None,
+            on_row=lambda row, detections: None,
         )
         for i in range(2)
     ]

@@ -29,6 +29,7 @@ from jellyfish.files.provenance import read_provenance
 from jellyfish.files.tables import FRAMES, read_table
 from jellyfish.policy import policy
 from jellyfish.profile import Profile
+from tests.kernels import KEPT
 from tests.simulated import clip, latency_ms
 
 Config = dict[str, Any]
@@ -187,7 +188,7 @@ def test_the_same_bytes_in_every_process(
         subprocess.run(
             [sys.executable, "-c", BODY, json.dumps(config), str(results)],
             cwd=root,
-            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(root), "PATH": "/usr/bin:/bin"},
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(root), "PATH": "/usr/bin:/bin", **KEPT},
             check=True,
         )
         folder = paths.run_folder(run.key, results)

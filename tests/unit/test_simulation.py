@@ -24,6 +24,7 @@ from jellyfish.errors import DataError, RejectedError
 from jellyfish.policy import POLICIES
 from jellyfish.records import Outcome
 from jellyfish.trace import Trace, constant
+from tests.kernels import KEPT
 from tests.simulated import INPUT_PX, SYNTHETIC, clip, emulation, outcomes, scene
 
 NARROW = Trace(name="narrow", mbps=(6, 1, 0, 3, 8), step_s=0.7)
@@ -96,7 +97,7 @@ def test_the_same_bits_in_every_process(name: str, root: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-c", BODY.format(name)],
             cwd=root,
-            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(root), "PATH": "/usr/bin:/bin"},
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(root), "PATH": "/usr/bin:/bin", **KEPT},
             capture_output=True,
             text=True,
             check=True,
@@ -146,7 +147,7 @@ except AssertionError:
 
 def test_no_one_reads_the_wall_clock(root: Path) -> None:
     command = [sys.executable, "-c", CLOCKS.replace("{names}", repr(tuple(POLICIES)))]
-    env = {"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin"}
+    env = {"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin", **KEPT}
     done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["60"] * len(POLICIES) + ["guarded"]
