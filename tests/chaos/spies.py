@@ -40,6 +40,8 @@ class EngineSpy:
         self._loop, self._profile = loop, profile
         self._of: dict[int, Seen] = {}
         self._join, self._submit, self._leave = engine.join, engine.submit, engine.leave
+        self._refuse = engine.refuse
+        engine.refuse = self.refuse  # type: ignore[method-assign]
         self._adopt = engine._planning._adopt
         engine.join = self.join  # type: ignore[method-assign]
         engine.submit = self.submit  # type: ignore[method-assign]
@@ -60,11 +62,17 @@ class EngineSpy:
         return client
 
     def submit(self, client: Any, frame: Any) -> Any:
-        size = len(frame.image)
-        self._of[client.number].asked[frame.id].append((self._loop.time(), size))
+        size = 0 if client.gone else len(frame.image)
+        if not client.gone:
+            self._of[client.number].asked[frame.id].append((self._loop.time(), size))
         self.held += size
         self.most_held = max(self.most_held, self.held)
         return self._submit(client, frame)
+
+    def refuse(self, client: Any, frame_id: int, reason: str) -> Any:
+        if not client.gone:
+            self._of[client.number].asked[frame_id].append((self._loop.time(), 0))
+        return self._refuse(client, frame_id, reason)
 
     def leave(self, client: Any) -> Any:
         seen = self._of[client.number]
