@@ -9,6 +9,7 @@ from math import inf
 
 from client.session import expected_ticks
 from jellyfish.records import FrameRow, Outcome
+from server.seats import RESUME_S, SILENCE_S
 from tests.chaos.channel import Call
 from tests.chaos.world import Serving, World
 
@@ -88,12 +89,11 @@ def one_message(world: World) -> list[str]:
 def promptly(world: World) -> list[str]:
     """An answer comes within the SLO and one time-out, the server's own stalls left out."""
     found = []
-    stalled_s = sum(end - begin for begin, end in world.stalls)
     settings = world.serving.engine.settings
     timeout_s = settings.run_timeout_s(world.profile.dnns - 1, world.profile.max_batch) + GRAIN_S
     for serving in world.servings:
         for seen in serving.spy.seen:
-            limit_s = seen.slo_ms / 1000 + timeout_s + stalled_s
+            limit_s = seen.slo_ms / 1000 + timeout_s + stalled_s(world)
             took = [
                 told[0] - asked[0]
                 for frame in seen.asked
@@ -250,6 +250,39 @@ def stayed(serving: Serving, call: Call) -> bool:
     return status is not None and status[0].name == "OK" and not serving.killed
 
 
+def ghosts(world: World) -> list[str]:
+    """Whoever is silent for long has no seat."""
+    found = []
+    for serving in world.servings:
+        for seen in serving.spy.seen:
+            times = [at_s for asked in seen.asked.values() for at_s, _ in asked]
+            heard_s = max(times, default=seen.joined_s)
+            silent_s = min(seen.left_s, serving.ended_s) - heard_s
+            limit_s = max(SILENCE_S[0], 3 / seen.fps) + RESUME_S + stalled_s(world) + 1.0
+            if silent_s > limit_s:
+                found.append(f"ghosts: {seen.name} has a seat, silent for {silent_s:.1f} s")
+    return found
+
+
+def alarms(world: World) -> list[str]:
+    """Nothing is done to a worker or a client that nothing is wrong with."""
+    found = []
+    for name in world.untouched:
+        more = world.host.slot(name).started - len(world.servings)
+        if more > 0:
+            found.append(f"alarms: {name} was started {more} times more than the server")
+    for serving in world.servings:
+        for seen in serving.spy.seen:
+            if seen.put_out and seen.name.startswith("client-"):
+                found.append(f"alarms: {seen.name} was put out: {seen.put_out}")
+    return found
+
+
+def stalled_s(world: World) -> float:
+    """Return for how long the server's loop stood still in all."""
+    return sum(end - begin for begin, end in world.stalls)
+
+
 CHECKS: tuple[Callable[[World], list[str]], ...] = (
     unhandled,
     idle,
@@ -261,4 +294,6 @@ CHECKS: tuple[Callable[[World], list[str]], ...] = (
     rows,
     held,
     health,
+    ghosts,
+    alarms,
 )

@@ -163,7 +163,7 @@ class World:
     def untouched(self) -> list[str]:
         """The workers that no fault has to do with."""
         touched = {fault.target for fault in self.scenario.faults}
-        every = {f"gpu:{EVERYWHERE}", "planner"} & touched
+        every = {f"gpu:{EVERYWHERE}"} & touched
         numbers = range(0 if every else self.scenario.gpus)
         return [f"worker-{n}" for n in numbers if f"gpu:{n}" not in touched]
 
