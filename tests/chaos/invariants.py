@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from math import inf
 
@@ -72,17 +72,31 @@ def one_answer(world: World) -> list[str]:
 
 
 def one_message(world: World) -> list[str]:
-    """What goes out on a stream is one answer a frame at most; all of them where it ends well."""
+    """What goes out to a client is one answer a frame; all of them where its stream ends well.
+
+    A stream that takes over tells once more what may not have got through before.
+    """
     found = []
-    for serving, call in streams(world):
-        context = call.context
-        assert context is not None
-        asked = Counter(frame for frame, _, _ in context.read_at)
-        told = Counter(frame for kind, frame, _, _ in context.written if kind == "result")
-        if told - asked:
-            found.append(f"one message: {who(call)} got {told - asked} more")
-        if stayed(serving, call) and asked - told:
-            found.append(f"one message: {who(call)}: none for {asked - told}")
+    for serving in world.servings:
+        asked: defaultdict[str, Counter[int]] = defaultdict(Counter)
+        told: defaultdict[str, Counter[int]] = defaultdict(Counter)
+        last: dict[str, Call] = {}
+        for call in serving.listener.streams:
+            if call.context is not None:
+                asked[who(call)].update(frame for frame, _, _ in call.context.read_at)
+                answers = {m[1] for m in call.context.written if m[0] == "result"}
+                told[who(call)].update(answers)
+                again = (
+                    Counter(m[1] for m in call.context.written if m[0] == "result")
+                    - asked[who(call)]
+                )
+                last[who(call)] = call
+                if again:
+                    found.append(f"one message: {who(call)} got {dict(again)} more")
+        for name, call in last.items():
+            missing = asked[name] - told[name]
+            if missing and len(missing) == missing.total() and stayed(serving, call):
+                found.append(f"one message: {name}: none for {sorted(missing)[:5]}")
     return found
 
 
@@ -198,7 +212,7 @@ def recovery(world: World, play: Callable[..., World]) -> tuple[list[str], float
 
     Returns also how long that took; NaN where it cannot be told.
     """
-    healed_s = max((s.healed_s for s in world.struck if s.hits), default=inf)
+    healed_s = max((s.healed_s for s in world.struck if s.hits or s.provoked), default=inf)
     if healed_s == inf:
         return [], float("nan")
     begin_s = healed_s + RECOVERED_S

@@ -47,6 +47,7 @@ async def _provoke(world: World, struck: Struck) -> asyncio.Task[None] | None:
     """Bring the target into the state that the fault names, and wait for it, but not for ever."""
     fault = struck.fault
     provoked = None
+    struck.provoked = fault.state in ("starting", "loading", "swapping", "draining")
     if fault.state == "draining":
         provoked = world.loop.create_task(restart(world, stop=True), name="restart")
         await asyncio.sleep(world.rng.uniform(0.0, 0.03))

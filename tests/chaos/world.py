@@ -48,7 +48,9 @@ KEEPER_S = 1.0  # until a server that could not start is started again
 RESTART_S = 0.3  # between the end of a server and the start of the next
 DELAY_S = 0.002  # of every link, one way
 START_TIMEOUT_S = 4.0  # for a simulated worker that takes half a second
-CONFIG = EngineConfig(cached_dnns=2, max_clients=64, load_timeout_s=START_TIMEOUT_S)
+CONFIG = EngineConfig(
+    cached_dnns=2, max_clients=64, load_timeout_s=START_TIMEOUT_S, check_images=True
+)
 
 logging.getLogger("server").setLevel(logging.CRITICAL + 1)
 logging.getLogger("client").setLevel(logging.CRITICAL + 1)
@@ -90,6 +92,7 @@ class Struck:
     fault: Fault
     state: str = ""
     hits: int = 0
+    provoked: bool = False  # something was ended to bring its state about
     struck_s: float = float("inf")
     healed_s: float = float("inf")
 
