@@ -360,7 +360,7 @@ async def test_tls_and_a_secret(tmp_path: Path, clip: Path, delay_ms: float) -> 
         ({"tls_ca": 5}, "tls_ca is 5; want a file, or null"),
         ({"tls_ca": __file__, "tls_cert": __file__}, "tls_cert and tls_key go together"),
         ({"tls_cert": __file__, "tls_key": __file__}, "tls_cert needs tls_ca"),
-        ({"secret_file": __file__, "server": "10.0.0.1:1"}, "10.0.0.1:1 is not on loopback"),
+        ({"secret_file": __file__, "server": ["[::1]:1", "10.0.0.1:1"]}, "10.0.0.1:1 is not on"),
     ],
 )
 def test_a_bad_job_is_one_line(

@@ -22,6 +22,7 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from client.grpc_transport import GrpcTransport
 from client.security import Security
 from experiment.authority import Authority
+from jellyfish.errors import RunError
 from jellyfish.protocol import VERSIONS
 from jellyfish.protocol import jellyfish_pb2 as pb
 from jellyfish.protocol.jellyfish_pb2_grpc import JellyfishStub
@@ -276,12 +277,22 @@ async def test_a_client_reads_its_certificate_at_each_connection(
         for name in ("a", "b"):
             for path, content in zip((cert, key), files.authority.issue(name), strict=True):
                 put(path, content)
-            transport = GrpcTransport(f"localhost:{port}", security)
+            transport = GrpcTransport([f"localhost:{port}"], security)
             try:
                 await transport.connect()
                 assert (await transport.register(name, 10, 500)).token
             finally:
                 await transport.close()
+
+
+async def test_a_server_of_another_ca_is_told(tmp_path: Path, files: Files) -> None:
+    theirs = tmp_path / "theirs.pem"
+    theirs.write_bytes(Authority("theirs").pem)
+    async with served(tmp_path / "out", **files.job) as port:
+        transport = GrpcTransport([f"localhost:{port}"], Security(ca=theirs))
+        with pytest.raises(RunError, match="does not trust the other's certificate"):
+            await transport.connect()
+        await transport.close()
 
 
 @pytest.mark.parametrize(

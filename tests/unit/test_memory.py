@@ -40,6 +40,8 @@ class NoKept(Kept):
 class Trivial:
     """A planner that maps everybody to the first GPU."""
 
+    async def ready(self) -> None: ...
+
     async def plan(self, problem: Problem, seed: int) -> tuple[Plan, float]:
         gpus = tuple(GpuPlan(0, 1) for _ in range(problem.gpus))
         return Plan(gpus, (0,) * problem.clients, 1.0, 0.3), 1.0
@@ -126,6 +128,7 @@ def test_plans_leave_nothing_behind() -> None:
         for i in range(32):
             engine.join(f"c{i}", 0.5, 500, lambda event: None)
         assert await grown(asyncio.sleep, 20) < KEPT_BYTES
+        assert engine.state()["plans"] > 100
         await engine.stop(0)
 
     virtual_time.run(main())
