@@ -146,7 +146,8 @@ def draw(seed: int, kinds: Sequence[str] = ()) -> Scenario:
     rng = Random(seed)
     gpus = rng.randint(1, 3)
     count = 32 if rng.random() < 0.1 else rng.randint(2, 6)
-    total_fps = rng.uniform(32.0, 60.0) if count == 32 else rng.uniform(6.0 * count, 60.0)
+    least_fps = count * (1.0 if count == 32 else 4.0)
+    total_fps = rng.triangular(least_fps, 60.0, least_fps)
     load = rng.uniform(0.2, 1.5)
     # A GPU does 1000 / latency frames/s one by one, and about twice as many in batches.
     latency_ms = min(60.0, max(4.0, 1600.0 * load * gpus / total_fps))
@@ -159,8 +160,10 @@ def draw(seed: int, kinds: Sequence[str] = ()) -> Scenario:
 
 
 def _client(rng: Random, mean_fps: float, latency_ms: float) -> Client:
-    fps = round(max(1.0, mean_fps * rng.uniform(0.6, 1.4)), 2)
-    slo_ms = round(2 * latency_ms * rng.uniform(1.3, 4.0) + rng.uniform(60.0, 200.0))
+    # The smallest DNN takes latency * (1 + batch) / 2 for a batch; the rate must fit into one GPU's.
+    fps = round(min(max(1.0, mean_fps * rng.uniform(0.6, 1.4)), 1200.0 / latency_ms), 2)
+    batch = next(b for b in range(1, 7) if 2000.0 * b / (latency_ms * (1 + b)) > 1.2 * fps)
+    slo_ms = round(latency_ms * (1 + batch) * rng.uniform(1.3, 3.0) + rng.uniform(60.0, 200.0))
     needs_mbps = fps * 0.05
     mbps = tuple(round(needs_mbps * rng.uniform(1.5, 20.0), 2) for _ in range(4))
     return Client(fps, slo_ms, round(rng.uniform(0.0, 1.0), 3), mbps, 7.0)
