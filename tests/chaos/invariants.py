@@ -172,8 +172,15 @@ def claimed(world: World, serving: Serving) -> Iterator[tuple[float, float]]:
 
 
 def _dark(world: World, begin_s: float, end_s: float) -> float | None:
-    """Return since when nobody was served for DARK_S, if so; links that are down excuse it."""
-    hurt = [(s.struck_s, s.healed_s) for s in world.struck if s.fault.kind.startswith("link")]
+    """Return since when nobody was served for DARK_S, if so.
+
+    Links that are down excuse it, and strangers who were admitted, as many as take all there is.
+    """
+    hurt = [
+        (struck.struck_s, struck.healed_s + RESUME_S)
+        for struck in world.struck
+        if struck.fault.kind.startswith("link") or struck.fault.kind == "client comes and goes"
+    ]
     good = sorted(
         row.received_s
         for streamed in world.streamed
