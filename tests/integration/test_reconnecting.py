@@ -18,10 +18,12 @@ from client.session import Session, SessionConfig, expected_ticks
 from experiment.stored_source import StoredSource
 from jellyfish.records import Outcome, Reason
 from server.process import READY
-from tests.served import emulated_job, served
-from tests.simulated import ROOT, clip
+from tests.engine_world import profile
+from tests.served import served
+from tests.simulated import INPUT_PX, ROOT, clip, emulated_job
 
 FPS, SLO_MS = 15, 400
+SIZES = sorted({*INPUT_PX, *(int(px) for px in profile().input_px)})  # of either kind of server
 
 
 def free_port() -> int:
@@ -80,7 +82,7 @@ def session(number: int, stream_s: float, *ports: int, **changes: Any) -> Sessio
         **changes,
     )
     transport = GrpcTransport([f"127.0.0.1:{port}" for port in ports])
-    return Session(config, transport, StoredSource("clip", clip()), Random(number))
+    return Session(config, transport, StoredSource("clip", clip(SIZES)), Random(number))
 
 
 def check_rows(client: Session, stream_s: float) -> None:
