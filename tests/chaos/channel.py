@@ -22,7 +22,6 @@ EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]
 Code = grpc.StatusCode
 WINDOW = 65_535  # bytes that may be under way or unread, each way of a stream: HTTP/2's default
 HEADER = 40  # bytes around a message
-RETRY_S = 0.2  # a client that finds no server tries again
 _FRAME: Any = pb.Frame
 _REQUESTS: dict[str, Any] = {
     "/jellyfish.v1.Jellyfish/Register": pb.RegisterRequest,
@@ -116,14 +115,17 @@ class Channel:
     async def __aexit__(self, *_: object) -> None:
         await self.close(None)
 
-    async def channel_ready(self) -> None:
-        while self.connection() is None:
-            await asyncio.sleep(RETRY_S)
-        await self._there_and_back()
-
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
-        connected = self._connection is not None and self._connection.alive
-        return grpc.ChannelConnectivity.READY if connected else grpc.ChannelConnectivity.IDLE
+        if self._connection is not None and self._connection.alive:
+            return grpc.ChannelConnectivity.READY
+        server = self._network.server
+        if server is None or not server.open:
+            return grpc.ChannelConnectivity.TRANSIENT_FAILURE
+        return grpc.ChannelConnectivity.CONNECTING
+
+    async def wait_for_state_change(self, _: grpc.ChannelConnectivity) -> None:
+        await self._there_and_back()
+        self.connection()
 
     def connection(self) -> Connection | None:
         """Return a living connection, a new one if need be; None while nobody listens."""

@@ -238,7 +238,7 @@ class World:
             slo_ms=client.slo_ms,
             stream_s=self.scenario.length_s - client.start_s,
         )
-        session = Session(config, GrpcTransport(f"client-{i}"), Source())
+        session = Session(config, GrpcTransport([f"client-{i}"]), Source())
         streamed = Streamed(session.rows, session.detections)
         self.streamed[i] = streamed
         try:
