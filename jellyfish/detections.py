@@ -34,6 +34,14 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    @property
+    def sensible(self) -> bool:
+        """Whether all numbers can be: finite boxes, scores from 0 to 1, classes from 0 on."""
+        if not len(self):
+            return True
+        scored = self.scores.min() >= 0 and self.scores.max() <= 1  # false for NaN, too
+        return bool(scored and self.classes.min() >= 0 and np.isfinite(self.boxes).all())
+
     @classmethod
     def none(cls) -> Detections:
         """Return an empty set."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 import signal
 import socket
@@ -22,6 +23,8 @@ from typing import Any, Protocol
 from jellyfish.errors import DeviceError
 from server.linux import ends_blocked
 from server.pipe import LoopPipe
+
+log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -126,7 +129,11 @@ class Child:
         self.kill()
         await self._ended.wait()
 
-    def _on_reply(self, message: tuple[int, Any]) -> None:
+    def _on_reply(self, message: Any) -> None:
+        if not (isinstance(message, tuple) and len(message) == 2):
+            log.error("%s says what is no reply, and is ended: %.80r", self._name, message)
+            self.kill()
+            return
         self.answered = True
         number, value = message
         reply = self._calls.get(number)

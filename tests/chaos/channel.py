@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -22,6 +23,9 @@ EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]
 Code = grpc.StatusCode
 WINDOW = 65_535  # bytes that may be under way or unread, each way of a stream: HTTP/2's default
 HEADER = 40  # bytes around a message
+RETRY_S = 1.0  # a channel that finds no server tries again
+CONNECT_S = 20.0  # one that hears nothing, too
+State = grpc.ChannelConnectivity
 _FRAME: Any = pb.Frame
 _REQUESTS: dict[str, Any] = {
     "/jellyfish.v1.Jellyfish/Register": pb.RegisterRequest,
@@ -30,10 +34,14 @@ _REQUESTS: dict[str, Any] = {
 
 
 class Network:
-    """Who can be reached: at most one server at a time, and the link of each client."""
+    """Who can be reached: at most one server at a time, and the link of each client.
 
-    def __init__(self, loop: VirtualTimeLoop) -> None:
-        self.loop = loop
+    Args:
+        message_bytes: a larger message ends its call.
+    """
+
+    def __init__(self, loop: VirtualTimeLoop, message_bytes: int) -> None:
+        self.loop, self.message_bytes = loop, message_bytes
         self.links: dict[str, Link] = {}
         self.server: Server | None = None
 
@@ -108,6 +116,9 @@ class Channel:
         self._network, self._target = network, target
         self._connection: Connection | None = None
         self._closed = False
+        self._state = State.IDLE
+        self._changed = asyncio.Event()
+        self._connecting: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Channel:
         return self
@@ -115,17 +126,41 @@ class Channel:
     async def __aexit__(self, *_: object) -> None:
         await self.close(None)
 
-    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
-        if self._connection is not None and self._connection.alive:
-            return grpc.ChannelConnectivity.READY
-        server = self._network.server
-        if server is None or not server.open:
-            return grpc.ChannelConnectivity.TRANSIENT_FAILURE
-        return grpc.ChannelConnectivity.CONNECTING
+    async def channel_ready(self) -> None:
+        state = self.get_state(try_to_connect=True)
+        while state is not State.READY:
+            await self.wait_for_state_change(state)
+            state = self.get_state(try_to_connect=True)
 
-    async def wait_for_state_change(self, _: grpc.ChannelConnectivity) -> None:
-        await self._there_and_back()
-        self.connection()
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        if self._state is State.READY and (self._connection is None or not self._connection.alive):
+            self._state = State.IDLE
+        if self._state is State.IDLE and try_to_connect and not self._closed:
+            self._state = State.CONNECTING
+            self._connecting = self._network.loop.create_task(self._connect(), name="connecting")
+        return self._state
+
+    async def wait_for_state_change(self, last: grpc.ChannelConnectivity) -> None:
+        while self.get_state() is last:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def _connect(self) -> None:
+        """Reach the server, as often as it takes: a host that is there answers at once."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CONNECT_S):
+                    await self._there_and_back()
+            if self.connection() is not None:
+                self._set_state(State.READY)
+                return
+            self._set_state(State.TRANSIENT_FAILURE)
+            await asyncio.sleep(RETRY_S)
+            self._set_state(State.CONNECTING)
+
+    def _set_state(self, state: grpc.ChannelConnectivity) -> None:
+        self._state = state
+        self._changed.set()
 
     def connection(self) -> Connection | None:
         """Return a living connection, a new one if need be; None while nobody listens."""
@@ -160,6 +195,8 @@ class Channel:
 
     async def close(self, grace: float | None) -> None:
         self._closed = True
+        if self._connecting is not None:
+            self._connecting.cancel()
         connection, self._connection = self._connection, None
         if connection is not None and connection.alive:
             for call in connection.calls:
@@ -402,6 +439,14 @@ class Call:
         connection = self.connection
         if connection is not None and connection.alive:
             connection.link.down.send(HEADER, lambda: self.finish(*status), connection)
+
+    def _request(self, data: bytes) -> None:
+        most = self._channel._network.message_bytes
+        if len(data) > most and self.context is not None:
+            self._send_status((Code.RESOURCE_EXHAUSTED, f"{len(data)} vs. {most} bytes"))
+            self.cancel_handler()
+            return
+        self.requests.put(data)
 
     def cancel_handler(self) -> None:
         self.requests.end()

@@ -1,6 +1,6 @@
-"""Scenarios as data: clients, GPUs, load, and faults; drawn by a seed, read from and written as JSON.
+"""Scenarios as data: clients, GPUs, load and faults; drawn by a seed, written to JSON and read.
 
-A fault is {time_s, target, kind, state, for_s, value}. It strikes at its time, or, where it names a
+A fault is {time_s, target, kind, state, for_s, value}. It strikes at its time or, where it names a
 state, once its target is in that state; how is in tests.chaos.strikes.
 """
 
@@ -15,6 +15,7 @@ STATES = ("starting", "loading", "running", "swapping", "draining")
 LENGTH_S = 30.0
 FIRST_S, LAST_S = 2.5, 16.0  # when faults strike
 HEALED_S = 19.0  # by then all are over
+HOSTILE_SHARE = 0.1  # of the seeds, with clients that are hostile and nothing else: for isolation
 ODD_PLANS = (
     "a client short",
     "a GPU short",
@@ -145,18 +146,24 @@ def draw(seed: int, kinds: Sequence[str] = ()) -> Scenario:
     rng = Random(seed)
     gpus = rng.randint(1, 3)
     count = 32 if rng.random() < 0.1 else rng.randint(2, 6)
-    total_fps = rng.uniform(32.0, 60.0) if count == 32 else rng.uniform(6.0 * count, 60.0)
+    least_fps = count * (1.0 if count == 32 else 4.0)
+    total_fps = rng.triangular(least_fps, 60.0, least_fps)
     load = rng.uniform(0.2, 1.5)
     # A GPU does 1000 / latency frames/s one by one, and about twice as many in batches.
     latency_ms = min(60.0, max(4.0, 1600.0 * load * gpus / total_fps))
     clients = tuple(_client(rng, total_fps / count, latency_ms) for _ in range(count))
-    faults = tuple(_faults(rng, gpus, count, kinds or tuple(KINDS)))
+    if not kinds:
+        hostile = [name for name, kind in KINDS.items() if kind.target == "client"]
+        kinds = hostile if rng.random() < HOSTILE_SHARE else list(KINDS)
+    faults = tuple(_faults(rng, gpus, count, kinds))
     return Scenario(seed, gpus, round(latency_ms, 2), clients, faults)
 
 
 def _client(rng: Random, mean_fps: float, latency_ms: float) -> Client:
-    fps = round(max(1.0, mean_fps * rng.uniform(0.6, 1.4)), 2)
-    slo_ms = round(2 * latency_ms * rng.uniform(1.3, 4.0) + rng.uniform(60.0, 200.0))
+    # The smallest DNN takes latency * (1 + batch) / 2 for a batch; the rate must fit into one GPU's.
+    fps = round(min(max(1.0, mean_fps * rng.uniform(0.6, 1.4)), 1200.0 / latency_ms), 2)
+    batch = next(b for b in range(1, 7) if 2000.0 * b / (latency_ms * (1 + b)) > 1.2 * fps)
+    slo_ms = round(latency_ms * (1 + batch) * rng.uniform(1.3, 3.0) + rng.uniform(60.0, 200.0))
     needs_mbps = fps * 0.05
     mbps = tuple(round(needs_mbps * rng.uniform(1.5, 20.0), 2) for _ in range(4))
     return Client(fps, slo_ms, round(rng.uniform(0.0, 1.0), 3), mbps, 7.0)

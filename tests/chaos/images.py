@@ -33,6 +33,7 @@ def bomb(count: int) -> bytes:
     return bytes(honest[:start]) + (scan + b"\x00" * 20) * count + b"\xff\xd9"
 
 
-def scans(image: bytes) -> int:
+def scans(file: bytes | memoryview) -> int:
     """Return how many scans a file has; 0 where it is no JPEG."""
+    image = bytes(file)
     return image.count(SOS) if image.startswith(b"\xff\xd8") else 0

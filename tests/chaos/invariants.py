@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from math import inf
 
 from client.session import expected_ticks
 from jellyfish.records import FrameRow, Outcome
+from server.seats import RESUME_S, SILENCE_S
 from tests.chaos.channel import Call
 from tests.chaos.world import Serving, World
 
-TIMEOUT_S = 1.2  # what a hang may cost the frames that it hits
+GRAIN_S = 0.3  # a worker's death is seen so much later at most
 RECOVERED_S = 2.0 + 2.0 + 0.8  # after healing: 2 s, a probe interval, a worker's start
 WINDOW_S = 5.0
 MARGIN = 0.02  # of the share of frames in time
-HELD_BYTES = 64 << 20
 DARK_S = 5.0  # no server says SERVING for so long while nobody is served
 
 
@@ -40,15 +40,18 @@ def unhandled(world: World) -> list[str]:
 
 
 def books(world: World) -> list[str]:
-    """What was received was answered, client by client."""
+    """What was received was answered, client by client, and nobody is forgotten."""
     found = []
     for serving in world.servings:
-        if serving.killed or serving.ready_s == inf:
+        if serving.killed:
             continue
-        for name, counts in serving.engine.summary()["clients"].items():
-            told = {k: v for k, v in counts.items() if k not in ("client", "received")}
-            if counts["received"] != sum(told.values()):
-                found.append(f"books: {name}: {counts}")
+        for counts in serving.books:
+            told = sum(n for key, n in counts.items() if key not in ("name", "client", "received"))
+            if counts["received"] != told:
+                found.append(f"books: {counts}")
+        open_ = len(serving.spy.seen) - len(serving.books)
+        if open_:
+            found.append(f"books: those of {open_} clients are not closed")
     return found
 
 
@@ -69,27 +72,42 @@ def one_answer(world: World) -> list[str]:
 
 
 def one_message(world: World) -> list[str]:
-    """What goes out on a stream is one answer a frame at most; all of them where it ends well."""
+    """What goes out to a client is one answer a frame; all of them where its stream ends well.
+
+    A stream that takes over tells once more what may not have got through before.
+    """
     found = []
-    for serving, call in streams(world):
-        context = call.context
-        assert context is not None
-        asked = Counter(frame for frame, _, _ in context.read_at)
-        told = Counter(frame for kind, frame, _, _ in context.written if kind == "result")
-        if told - asked:
-            found.append(f"one message: {who(call)} got {told - asked} more")
-        if stayed(serving, call) and asked - told:
-            found.append(f"one message: {who(call)}: none for {asked - told}")
+    for serving in world.servings:
+        asked: defaultdict[str, Counter[int]] = defaultdict(Counter)
+        told: defaultdict[str, Counter[int]] = defaultdict(Counter)
+        last: dict[str, Call] = {}
+        for call in serving.listener.streams:
+            if call.context is not None:
+                asked[who(call)].update(frame for frame, _, _ in call.context.read_at)
+                answers = {m[1] for m in call.context.written if m[0] == "result"}
+                told[who(call)].update(answers)
+                again = (
+                    Counter(m[1] for m in call.context.written if m[0] == "result")
+                    - asked[who(call)]
+                )
+                last[who(call)] = call
+                if again:
+                    found.append(f"one message: {who(call)} got {dict(again)} more")
+        for name, call in last.items():
+            missing = asked[name] - told[name]
+            if missing and len(missing) == missing.total() and stayed(serving, call):
+                found.append(f"one message: {name}: none for {sorted(missing)[:5]}")
     return found
 
 
 def promptly(world: World) -> list[str]:
     """An answer comes within the SLO and one time-out, the server's own stalls left out."""
     found = []
-    stalled_s = sum(end - begin for begin, end in world.stalls)
+    settings = world.serving.engine.settings
+    timeout_s = settings.run_timeout_s(world.profile.dnns - 1, world.profile.max_batch) + GRAIN_S
     for serving in world.servings:
         for seen in serving.spy.seen:
-            limit_s = seen.slo_ms / 1000 + TIMEOUT_S + stalled_s
+            limit_s = seen.slo_ms / 1000 + timeout_s + stalled_s(world)
             took = [
                 told[0] - asked[0]
                 for frame in seen.asked
@@ -125,7 +143,8 @@ def rows(world: World) -> list[str]:
 def held(world: World) -> list[str]:
     """The frames that the server holds are bounded."""
     most = max(serving.spy.most_held for serving in world.servings)
-    return [f"held: {most / 1e6:.0f} MB of frames"] if most > HELD_BYTES else []
+    limit = world.limits.total_bytes + world.limits.frame_bytes  # the one that is being refused
+    return [f"held: {most / 1e6:.1f} MB of frames > {limit / 1e6:.1f}"] if most > limit else []
 
 
 def health(world: World) -> list[str]:
@@ -193,7 +212,7 @@ def recovery(world: World, play: Callable[..., World]) -> tuple[list[str], float
 
     Returns also how long that took; NaN where it cannot be told.
     """
-    healed_s = max((s.healed_s for s in world.struck if s.hits), default=inf)
+    healed_s = max((s.healed_s for s in world.struck if s.hits or s.provoked), default=inf)
     if healed_s == inf:
         return [], float("nan")
     begin_s = healed_s + RECOVERED_S
@@ -245,6 +264,41 @@ def stayed(serving: Serving, call: Call) -> bool:
     return status is not None and status[0].name == "OK" and not serving.killed
 
 
+def ghosts(world: World) -> list[str]:
+    """Whoever is silent for long has no seat."""
+    found = []
+    for serving in world.servings:
+        for seen in serving.spy.seen:
+            times = [at_s for asked in seen.asked.values() for at_s, _ in asked]
+            heard_s = max(times, default=seen.joined_s)
+            silent_s = min(seen.left_s, serving.ended_s) - heard_s
+            limit_s = max(SILENCE_S[0], 3 / seen.fps) + RESUME_S + stalled_s(world) + 1.0
+            if silent_s > limit_s:
+                found.append(f"ghosts: {seen.name} has a seat, silent for {silent_s:.1f} s")
+    return found
+
+
+def alarms(world: World) -> list[str]:
+    """Nothing is done to a worker or a client that nothing is wrong with."""
+    found = []
+    for name in world.untouched:
+        more = world.host.slot(name).started - len(world.servings)
+        if more > 0:
+            found.append(f"alarms: {name} was started {more} times more than the server")
+    if len(world.untouched) < world.scenario.gpus:  # who is alone when a worker is killed, twice...
+        return found
+    for serving in world.servings:
+        for seen in serving.spy.seen:
+            if seen.put_out and seen.name.startswith("client-"):
+                found.append(f"alarms: {seen.name} was put out: {seen.put_out}")
+    return found
+
+
+def stalled_s(world: World) -> float:
+    """Return for how long the server's loop stood still in all."""
+    return sum(end - begin for begin, end in world.stalls)
+
+
 CHECKS: tuple[Callable[[World], list[str]], ...] = (
     unhandled,
     idle,
@@ -256,4 +310,6 @@ CHECKS: tuple[Callable[[World], list[str]], ...] = (
     rows,
     held,
     health,
+    ghosts,
+    alarms,
 )

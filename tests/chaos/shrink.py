@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,14 +23,8 @@ def ddmin(items: Sequence[T], fails: Callable[[Sequence[T]], bool]) -> list[T]:
     while len(kept) > 1:
         size = -(-len(kept) // parts)
         chunks = [kept[i : i + size] for i in range(0, len(kept), size)]
-        smaller = next(
-            (
-                rest
-                for i in range(len(chunks))
-                if fails(rest := sum(chunks[:i] + chunks[i + 1 :], []))
-            ),
-            None,
-        )
+        rests = ([*chain(*chunks[:i], *chunks[i + 1 :])] for i in range(len(chunks)))
+        smaller = next((rest for rest in rests if fails(rest)), None)
         if smaller is not None:
             kept, parts = smaller, max(2, parts - 1)
         elif size == 1:
@@ -45,7 +40,7 @@ def names(violations: Sequence[str]) -> set[str]:
 
 
 def shrink(verdict: Verdict) -> Verdict:
-    """Return the verdict on the smallest scenario found that violates one of the same invariants."""
+    """Return the verdict on the fewest faults found that violate one of the same invariants."""
     want = names(verdict.violations)
     found = verdict
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from experiment.virtual_time import VirtualTimeLoop
@@ -18,10 +19,13 @@ class Seen:
     """One client's frames: when each came and was answered, by id; several where ids repeat."""
 
     name: str
+    fps: float
     slo_ms: float
+    joined_s: float
     asked: dict[int, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
     told: dict[int, list[tuple[float, Answer]]] = field(default_factory=lambda: defaultdict(list))
     left_s: float = float("inf")
+    put_out: str = ""  # why, if so
 
 
 class EngineSpy:
@@ -40,31 +44,44 @@ class EngineSpy:
         self._loop, self._profile = loop, profile
         self._of: dict[int, Seen] = {}
         self._join, self._submit, self._leave = engine.join, engine.submit, engine.leave
+        self._refuse = engine.refuse
+        engine.refuse = self.refuse  # type: ignore[method-assign]
         self._adopt = engine._planning._adopt
         engine.join = self.join  # type: ignore[method-assign]
         engine.submit = self.submit  # type: ignore[method-assign]
         engine.leave = self.leave  # type: ignore[method-assign]
         engine._planning._adopt = self.adopt
 
-    def join(self, name: str, fps: float, slo_ms: float, deliver: Any, *more: Any) -> Any:
-        seen = Seen(name, slo_ms)
+    def join(self, name: str, fps: float, slo_ms: float, deliver: Any, put_out: Any = None) -> Any:
+        seen = Seen(name, fps, slo_ms, self._loop.time())
 
         def told(event: Any) -> None:
             if isinstance(event, Answer):
                 self._answered(seen, event)
             deliver(event)
 
-        client = self._join(name, fps, slo_ms, told, *more)
+        client = self._join(name, fps, slo_ms, told, partial(self._put_out, seen, put_out))
         self.seen.append(seen)
         self._of[client.number] = seen
         return client
 
+    def _put_out(self, seen: Seen, put_out: Any, reason: str) -> None:
+        seen.put_out = reason
+        if put_out is not None:
+            put_out(reason)
+
     def submit(self, client: Any, frame: Any) -> Any:
-        size = len(frame.image)
-        self._of[client.number].asked[frame.id].append((self._loop.time(), size))
+        size = 0 if client.gone else len(frame.image)
+        if not client.gone:
+            self._of[client.number].asked[frame.id].append((self._loop.time(), size))
         self.held += size
         self.most_held = max(self.most_held, self.held)
         return self._submit(client, frame)
+
+    def refuse(self, client: Any, frame_id: int, reason: str) -> Any:
+        if not client.gone:
+            self._of[client.number].asked[frame_id].append((self._loop.time(), 0))
+        return self._refuse(client, frame_id, reason)
 
     def leave(self, client: Any) -> Any:
         seen = self._of[client.number]

@@ -47,6 +47,7 @@ async def _provoke(world: World, struck: Struck) -> asyncio.Task[None] | None:
     """Bring the target into the state that the fault names, and wait for it, but not for ever."""
     fault = struck.fault
     provoked = None
+    struck.provoked = fault.state in ("starting", "loading", "swapping", "draining")
     if fault.state == "draining":
         provoked = world.loop.create_task(restart(world, stop=True), name="restart")
         await asyncio.sleep(world.rng.uniform(0.0, 0.03))
@@ -173,10 +174,8 @@ async def _planner_hangs(world: World, struck: Struck) -> None:
 
 def links(world: World, target: str) -> list[Link]:
     number = target.partition(":")[2]
-    names = [f"client-{i}" for i in range(len(world.scenario.clients))]
-    return [
-        world.network.links[n] for n in (names if number == EVERYWHERE else [names[int(number)]])
-    ]
+    numbers = range(len(world.scenario.clients)) if number == EVERYWHERE else [int(number)]
+    return [world.network.links[f"client-{n}"] for n in numbers]
 
 
 async def _share(world: World, struck: Struck, share: float, ways: tuple[str, ...]) -> None:

@@ -12,6 +12,7 @@ from tests.chaos.run import Verdict
 from tests.chaos.shrink import names
 
 FEWEST_HITS, PER_SEEDS = 20, 10_000
+ENOUGH_SEEDS = 5_000  # to tell
 
 
 @dataclass
@@ -61,6 +62,8 @@ class Table:
 
     def thin(self) -> list[tuple[str, str]]:
         """Return the cells of kind and state that were hit too rarely for so many seeds."""
+        if self.seeds < ENOUGH_SEEDS:
+            return []
         fewest = FEWEST_HITS * self.seeds / PER_SEEDS
         return [
             (kind, state)
@@ -81,7 +84,8 @@ class Table:
                 "-" if (kind, state) in IMPOSSIBLE else str(self.hits[kind, state])
                 for state in STATES
             )
-            yield f"| {kind} | {self.of_kind[kind]} | {self.bad_of_kind[kind]} | {recovery} | {hits} |"
+            seeds = f"{self.of_kind[kind]} | {self.bad_of_kind[kind]}"
+            yield f"| {kind} | {seeds} | {recovery} | {hits} |"
         yield f"{self.seeds} seeds, {self.virtual_s / 3600:.1f} virtual hours, " + (
             f"{len(self.failing)} seeds with violations: {dict(self.violated)}"
         )

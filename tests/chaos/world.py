@@ -26,13 +26,14 @@ from jellyfish.records import FrameRow
 from jellyfish.trace import Trace
 from server.devices.base import DeviceSpec
 from server.engine import Engine
+from server.limits import Limits
 from server.planner import ProcessPlanner
 from server.service import Service
 from server.settings import EngineConfig
 from server.worker_process import ProcessWorker
 from tests.chaos.channel import Network, Server
 from tests.chaos.children import Host
-from tests.chaos.faults import Fault, Scenario
+from tests.chaos.faults import EVERYWHERE, Fault, Scenario
 from tests.chaos.images import jpeg
 from tests.chaos.link import Link
 from tests.chaos.spies import EngineSpy
@@ -47,7 +48,9 @@ KEEPER_S = 1.0  # until a server that could not start is started again
 RESTART_S = 0.3  # between the end of a server and the start of the next
 DELAY_S = 0.002  # of every link, one way
 START_TIMEOUT_S = 4.0  # for a simulated worker that takes half a second
-CONFIG = EngineConfig(cached_dnns=2, load_timeout_s=START_TIMEOUT_S)
+CONFIG = EngineConfig(
+    cached_dnns=2, max_clients=64, load_timeout_s=START_TIMEOUT_S, check_images=True
+)
 
 logging.getLogger("server").setLevel(logging.CRITICAL + 1)
 logging.getLogger("client").setLevel(logging.CRITICAL + 1)
@@ -89,6 +92,7 @@ class Struck:
     fault: Fault
     state: str = ""
     hits: int = 0
+    provoked: bool = False  # something was ended to bring its state about
     struck_s: float = float("inf")
     healed_s: float = float("inf")
 
@@ -105,6 +109,7 @@ class Serving:
     listener: Server
     spy: EngineSpy
     health: list[tuple[float, bool]]
+    books: list[dict[str, Any]]  # of clients that have left
     started_s: float
     ready_s: float = float("inf")
     stopping_s: float = float("inf")
@@ -132,9 +137,10 @@ class World:
         self.scenario, self.loop = scenario, loop
         self.rng = Random(derived_seed(scenario.seed, "world"))
         self.profile = profile_of(scenario.latency_ms)
+        self.limits = Limits.of(self.profile, CONFIG.max_clients)
+        self.network = Network(loop, self.limits.message_bytes)
         rng = Random(derived_seed(scenario.seed, "host"))
         self.host = Host(loop, rng, self.profile, *scenario.jitter)
-        self.network = Network(loop)
         self.servings: list[Serving] = []
         self.struck: list[Struck] = []
         self.streamed: list[Streamed] = []
@@ -157,6 +163,14 @@ class World:
     # --- the server
 
     @property
+    def untouched(self) -> list[str]:
+        """The workers that no fault has to do with."""
+        touched = {fault.target for fault in self.scenario.faults}
+        every = {f"gpu:{EVERYWHERE}"} & touched
+        numbers = range(0 if every else self.scenario.gpus)
+        return [f"worker-{n}" for n in numbers if f"gpu:{n}" not in touched]
+
+    @property
     def serving(self) -> Serving:
         return self.servings[-1]
 
@@ -167,15 +181,12 @@ class World:
 
     async def _started(self, serving: Serving) -> bool:
         self.servings.append(serving)
-        working = [
-            slot for slot in self.host.slots.values() if not slot.moods and slot.name != "planner"
-        ]
         try:
             await serving.engine.start()
         except JellyfishError as error:
             serving.ended_s = self.loop.time()
-            if working:
-                self.problems.append(f"no start in spite of {working[0].name}: {error!r}")
+            if self.untouched:
+                self.problems.append(f"no start in spite of {self.untouched[0]}: {error!r}")
             return False
         serving.ready_s = self.loop.time()
         self.network.server = serving.listener
@@ -190,6 +201,7 @@ class World:
         ]
         planner = ProcessPlanner("jellyfish", launch=self.host.launch)
         health: list[tuple[float, bool]] = []
+        books: list[dict[str, Any]] = []
         engine = Engine(
             self.profile,
             workers,
@@ -198,11 +210,12 @@ class World:
             Random(derived_seed(self.scenario.seed, f"engine {number}")),
             CONFIG,
             lambda healthy: health.append((self.loop.time(), healthy)),
+            on_left=lambda client: books.append(client.record()),
         )
         service = Service(engine)
         listener = Server(self.network, service)
         spy = EngineSpy(engine, self.loop, self.profile)
-        return Serving(engine, service, listener, spy, health, self.loop.time())
+        return Serving(engine, service, listener, spy, health, books, self.loop.time())
 
     async def stop_server(self) -> None:
         """End the server in order, as server.process does."""

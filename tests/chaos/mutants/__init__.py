@@ -1,0 +1,66 @@
+"""Defects put back: each replaces one attribute of the project, and the seeds must find it.
+
+A mutant whose attribute is gone fails: a test applies them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A defect.
+
+    Args:
+        name: what it is.
+        target: MODULE:ATTRIBUTE or MODULE:CLASS.ATTRIBUTE.
+        make: gives the replacement, told the original.
+    """
+
+    name: str
+    target: str
+    make: Callable[[Any], Any]
+
+    @property
+    def _owner(self) -> tuple[Any, str]:
+        module, _, path = self.target.partition(":")
+        owner: Any = import_module(module)
+        *classes, attribute = path.split(".")
+        for name in classes:
+            owner = getattr(owner, name)
+        if attribute not in vars(owner):
+            raise AttributeError(f"mutant {self.name!r}: there is no {self.target}")
+        return owner, attribute
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Put the defect back for a while.
+
+        Raises:
+            AttributeError: there is no such attribute any more.
+        """
+        owner, attribute = self._owner
+        original = vars(owner)[attribute]
+        setattr(owner, attribute, self.make(original))
+        try:
+            yield
+        finally:
+            setattr(owner, attribute, original)
+
+
+def instead(value: Any) -> Callable[[Any], Any]:
+    """Return what replaces an original by `value`, whatever it was."""
+    return lambda _: value
+
+
+def every() -> list[Mutant]:
+    """Return all mutants."""
+    found: list[Mutant] = []
+    for name in ("clients", "engine", "planning", "workers"):
+        found += import_module(f"tests.chaos.mutants.{name}").MUTANTS
+    return found
