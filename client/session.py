@@ -6,7 +6,6 @@ It runs on any asyncio loop, in real or virtual time, and reads time from `loop.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from math import ceil, isnan, nan
@@ -14,10 +13,10 @@ from random import Random
 from typing import Any
 
 from client.connection import Connection
+from client.rows import OnRow, Rows, fill
 from client.source import Source, SourceFrame
 from client.transport import Received, Transport
 from jellyfish.backoff import Outlook, backoff, hopeless
-from jellyfish.detections import Detections
 from jellyfish.errors import JellyfishError
 from jellyfish.messages import Ack, Answer, Frame, Registration
 from jellyfish.policy import JELLYFISH, Policy
@@ -67,7 +66,6 @@ class SessionConfig:
     encode_ms: Callable[[], float] = float  # nothing
 
 
-OnRow = Callable[[FrameRow, Detections | None], None]
 """Takes a row that is final, and what came back for it."""
 
 
@@ -106,9 +104,7 @@ class Session:
         self._uplink = Uplink(config.policy.estimator, config.wire_ms)
         self._server_time = ServerTime(config.fps)
         self._backoff = backoff(config.policy.backoff)
-        self._on_row = on_row
-        self._open: dict[int, FrameRow] = {}  # rows that are not final
-        self._outcomes: Counter[Outcome] = Counter()  # of those that are
+        self._rows = Rows(on_row)
         self._in_flight: dict[int, FrameRow] = {}
         self._astray: dict[int, FrameRow] = {}  # under way when the last connection was lost
         self._told_px = 0
@@ -117,8 +113,7 @@ class Session:
         self._sizes: tuple[tuple[int, ...], tuple[float, ...]] = ((), ())
         self._stopped = asyncio.Event()
         self._answered = asyncio.Event()
-        self.rows: list[FrameRow] = []
-        self.detections: dict[int, Detections] = {}
+        self.rows, self.detections = self._rows.kept, self._rows.detections
         self.gone = ""
         self.register_ms = nan
 
@@ -153,12 +148,11 @@ class Session:
 
     def counts(self) -> dict[str, int]:
         """Return the number of frames with an outcome, by outcome."""
-        return {outcome.value: self._outcomes[outcome] for outcome in Outcome}
+        return self._rows.counts()
 
     def so_far(self) -> dict[str, int]:
         """Return how many frames have an outcome by now, and how many of them are not `ok`."""
-        settled = self._outcomes.total()
-        return {"settled": settled, "missed": settled - self._outcomes[Outcome.OK]}
+        return self._rows.so_far()
 
     async def _join(self) -> None:
         begin = _now()
@@ -241,9 +235,7 @@ class Session:
             capture_s=capture_s,
             bandwidth_est_kbps=self._uplink.kbps(_now()),
         )
-        self._open[k] = row
-        if self._on_row is None:
-            self.rows.append(row)
+        self._rows.add(row)
         if not self._connection.up:
             row.outcome, row.reason = Outcome.REJECTED, Reason.NO_CONNECTION
             return
@@ -353,7 +345,7 @@ class Session:
             return
         self._answered.set()
         self._told_px = answer.next_px
-        _fill(row, answer, size, _now())
+        fill(row, answer, size, _now())
         if astray:
             pass  # its times tell of the outage
         elif answer.outcome is Outcome.OK:
@@ -374,27 +366,7 @@ class Session:
         self._pass_on()
 
     def _pass_on(self) -> None:
-        """Count the rows that have become final, and let them go: nothing is under way for them."""
-        for k in [k for k in self._open if k not in self._in_flight and k not in self._astray]:
-            row = self._open.pop(k)
-            self._outcomes[row.outcome] += 1
-            if self._on_row is not None:
-                self._on_row(row, self.detections.pop(k, None))
-
-
-def _fill(row: FrameRow, answer: Answer, size: int, now: float) -> None:
-    row.received_s, row.bytes_down = now, size
-    row.e2e_ms = (now - row.capture_s) * 1000
-    row.send_ms = (now - row.sent_s) * 1000
-    row.outcome, row.reason = answer.outcome, answer.reason
-    if answer.outcome is Outcome.OK and row.e2e_ms > row.slo_ms:
-        row.outcome = Outcome.LATE
-    if answer.dnn_px > 0:
-        row.dnn_px, row.gpu, row.batch = answer.dnn_px, answer.gpu, answer.batch
-    stages = answer.stages
-    row.server_ms = answer.server_ms
-    row.dispatch_ms, row.decode_ms = stages.dispatch_ms, stages.decode_ms
-    row.wait_ms, row.execute_ms = stages.wait_ms, stages.execute_ms
+        self._rows.pass_on(self._in_flight, self._astray)
 
 
 def _now() -> float:

@@ -9,27 +9,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from math import inf
 from random import Random
 from typing import Any
 
-from jellyfish.adaptation import server_px
 from jellyfish.admission import refusal
-from jellyfish.budget import BITS_PER_BYTE, network_ms
 from jellyfish.detections import Detections
 from jellyfish.errors import DeviceError, RejectedError
-from jellyfish.messages import Ack, Answer, Frame
-from jellyfish.overhead import FIRST_MS, LIMIT_SHARE, MARGIN_MS
+from jellyfish.messages import Frame
+from jellyfish.overhead import LIMIT_SHARE, MARGIN_MS
 from jellyfish.policy import Policy
 from jellyfish.profile import Profile
-from jellyfish.records import Outcome, Reason, Stages
+from jellyfish.records import Outcome, Reason
 from jellyfish.scheduling.problem import Plan
 from server.clients import ClientHandle, Deliver, Pending, PutOut
+from server.frame_path import FramePath
 from server.gpu import Gpu, Ran
 from server.planner import Planner
 from server.planning import OnPlan, Planning
-from server.queues import FrameQueue
 from server.settings import EngineConfig, Settings
 from server.stalls import LoopStalls
 from server.worker import Worker
@@ -84,16 +81,9 @@ class Engine:
             Gpu(index, worker, self._settings, self._stalls, self)
             for index, worker in enumerate(workers)
         ]
-        self._held = FrameQueue("edf", self._too_late)  # until a plan has seen their clients
-        latency_ms = self._settings.latency_ms[0][0]
-        self._held.set_lead((latency_ms - policy.drop_tolerance_ms) / 1000)
+        self._path = FramePath(self._settings, self)
         self._clients: dict[int, ClientHandle] = {}
         self._joined = 0  # clients, ever
-        self._arrivals = 0
-        self._waiting = 0  # frames without an answer
-        self._held_bytes = 0  # theirs
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._planning = Planning(
             planner,
             rng,
@@ -146,12 +136,10 @@ class Engine:
         self._check_health()
         for gpu in self._gpus:
             gpu.drain()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(grace_s):
-                await self._idle.wait()
+        await self._path.idle(grace_s)
         await self._planning.stop()
         await asyncio.gather(*(gpu.stop() for gpu in self._gpus))
-        for pending in self._held.clear():
+        for pending in self._path.held():
             self.finish(pending, Outcome.ERROR, Reason.STOPPING)
         self._stalls.stop()
 
@@ -159,6 +147,16 @@ class Engine:
     def healthy(self) -> bool:
         """Whether a client that joins now can be served."""
         return not self._stopping and any(gpu.alive for gpu in self._gpus)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it is ending."""
+        return self._stopping
+
+    @property
+    def present(self) -> int:
+        """How many clients there are."""
+        return len(self._clients)
 
     @property
     def settings(self) -> Settings:
@@ -236,14 +234,25 @@ class Engine:
         client.gone = True
         del self._clients[client.number]
         if not client.unanswered:
-            self._left(client)
-        waiting = self._held.remove(client)
+            self.left(client)
+        waiting = self._path.held(client)
         if client.gpu is not None:
             waiting += client.gpu.take_back(client)
         for pending in waiting:
             self.finish(pending, Outcome.DROPPED)
         client.gpu = None
         self._clients_changed()
+
+    def finish(
+        self,
+        pending: Pending,
+        outcome: Outcome,
+        reason: str = "",
+        ran: Ran | None = None,
+        detections: Detections | None = None,
+    ) -> None:
+        """Give a frame its one answer."""
+        self._path.finish(pending, outcome, reason, ran, detections)
 
     def put_out(self, client: ClientHandle, reason: str) -> None:
         """Remove a client that harms others."""
@@ -260,158 +269,24 @@ class Engine:
             gpu.overhead.limit_ms = LIMIT_SHARE * shortest_ms
         self._planning.soon()
 
-    def _left(self, client: ClientHandle) -> None:
+    def left(self, client: ClientHandle) -> None:
         """Tell of a client that is gone for good: its counts are final."""
         if self._on_left is not None:
             self._on_left(client)
 
     def submit(self, client: ClientHandle, frame: Frame) -> None:
         """Take a frame: acknowledge it now, answer it once, later or now."""
-        if client.gone:
-            return
-        now = self._loop.time()
-        client.counts.received += 1
-        device_ms = frame.device_ms if self._policy.count_device else 0.0
-        client.saw(frame, device_ms)
-        deadline_s = now + self._left_ms(client, frame, device_ms) / 1000
-        pending = Pending(client, frame, now, deadline_s, self._arrivals)
-        self._arrivals += 1
-        refused = self._refusal(pending)
-        client.unanswered += 1
-        client.held_bytes += pending.held_bytes
-        self._waiting += 1
-        self._held_bytes += pending.held_bytes
-        self._idle.clear()
-        self._tell(client, Ack(frame.id, (self._loop.time() - now) * 1000))
-        if refused is not None or client.gone:
-            self.finish(pending, *(refused or (Outcome.REJECTED, "")))
-        else:
-            self._route(pending)
+        self._path.submit(client, frame)
 
     def refuse(self, client: ClientHandle, frame_id: int, reason: str) -> None:
         """Answer a frame that cannot be understood: an error, or one more than may be sent."""
-        if client.gone:
-            return
-        client.counts.received += 1
-        outcome, refused = Outcome.ERROR, client.refusal(self._loop.time())
-        if refused is not None:
-            outcome, reason = Outcome.REJECTED, refused
-        client.answered(outcome, 0)
-        answer = Answer(id=frame_id, outcome=outcome, reason=reason, next_px=self._px(client))
-        self._tell(client, answer)
-
-    # --- the path of a frame
-
-    def _refusal(self, pending: Pending) -> tuple[Outcome, str] | None:
-        """Return what a frame is answered at once, if it is not taken; the cheapest test first."""
-        client, settings = pending.client, self._settings
-        why = Reason.STOPPING if self._stopping else client.refusal(pending.received_s)
-        if why is not None:
-            return Outcome.REJECTED, why
-        size, clients = pending.held_bytes, len(self._clients)
-        if settings.limits.full(size, client.held_bytes, self._held_bytes, clients):
-            return Outcome.REJECTED, Reason.BYTES_LIMIT
-        image, decoded = pending.frame.image, settings.config.check_images
-        fault = settings.limits.image_fault(image, decoded)
-        return None if fault is None else (Outcome.ERROR, f"{Reason.BAD_IMAGE}: {fault}")
-
-    def _left_ms(self, client: ClientHandle, frame: Frame, device_ms: float) -> float:
-        """Return in how many ms a batch with this frame must be done, for an answer in time."""
-        bits = BITS_PER_BYTE * (len(frame.image) + client.response_bytes)
-        wire_ms = self._settings.config.wire_ms
-        network = network_ms(bits, client.kbps_of(frame), wire_ms)
-        return client.slo_ms - device_ms - network - self._dispatch_ms(client)
-
-    def _dispatch_ms(self, client: ClientHandle) -> float:
-        gpu = client.gpu
-        return FIRST_MS if gpu is None else gpu.overhead.dispatch_ms(self._loop.time())
-
-    def _route(self, pending: Pending) -> None:
-        client = pending.client
-        if client.gpu is not None:
-            client.gpu.put(pending)
-        elif not self.healthy and not self._stopping:
-            self.finish(pending, Outcome.ERROR, Reason.WORKER_DIED)
-        elif not client.planned and self._policy.hold_new:
-            self._held.put(pending)
-        else:
-            self.finish(pending, Outcome.DROPPED, Reason.NOT_MAPPED)
-
-    def _too_late(self, pending: Pending) -> None:
-        self.finish(pending, Outcome.DROPPED, Reason.TOO_LATE)
-
-    def finish(
-        self,
-        pending: Pending,
-        outcome: Outcome,
-        reason: str = "",
-        ran: Ran | None = None,
-        detections: Detections | None = None,
-    ) -> None:
-        """Give `pending` its one answer."""
-        client = pending.client
-        client.unanswered -= 1
-        client.held_bytes -= pending.held_bytes
-        self._waiting -= 1
-        self._held_bytes -= pending.held_bytes
-        if not self._waiting:
-            self._idle.set()
-        if client.gone:
-            client.counts.abandoned += 1
-            if not client.unanswered:
-                self._left(client)
-            return
-        client.answered(outcome, 0 if detections is None else len(detections))
-        received_ms = (self._loop.time() - pending.received_s) * 1000
-        answer = Answer(
-            id=pending.frame.id,
-            outcome=outcome,
-            reason=reason,
-            next_px=self._px(client),
-            dnn_px=self._settings.input_px[ran.dnn] if ran else 0,
-            gpu=ran.gpu if ran else -1,
-            batch=ran.batch if ran else 0,
-            server_ms=received_ms,
-            stages=ran.stages if ran else Stages(wait_ms=received_ms),
-            detections=Detections.none() if detections is None else detections,
-        )
-        self._tell(client, answer)
-
-    def _tell(self, client: ClientHandle, event: Ack | Answer) -> None:
-        if client.gone:
-            return
-        try:
-            client.deliver(event)
-        except Exception:  # one client's trouble must not become another's
-            log.exception("client %s (%d) cannot be told; it is out", client.name, client.number)
-            self.leave(client)
-
-    def _px(self, client: ClientHandle) -> int:
-        """Return the size that the client should send next."""
-        settings = self._settings
-        plan = client.gpu.plan if client.gpu is not None else None
-        if plan is None:
-            return settings.input_px[0]
-        if not self._policy.server_steps_down:
-            return settings.input_px[plan.dnn]
-        overhead_ms = self._dispatch_ms(client) + MARGIN_MS
-        return server_px(
-            input_px=settings.input_px,
-            frame_bytes=settings.reckoned_bytes,
-            dnn=plan.dnn,
-            batch_ms=settings.latency_ms[plan.dnn][plan.batch - 1],
-            spare_ms=settings.slo_share * client.slo_ms - client.device_ms - overhead_ms,
-            bandwidth_kbps=client.bandwidth.kbps,
-            fps=client.fps,
-            wire_ms=settings.config.wire_ms,
-            response_bytes=client.response_bytes,
-        )
+        self._path.refuse(client, frame_id, reason)
 
     # --- planning
 
     def _adopt(self, plan: Plan, clients: list[ClientHandle], gpus: list[Gpu]) -> None:
         """Follow a plan: frames move with their clients, workers swap between two batches."""
-        moving = self._held.clear()
+        moving = self._path.held()
         for client, g in zip(clients, plan.clients, strict=True):
             gpu = None if g is None else gpus[g]
             lost = gpu is not None and not gpu.alive  # while the plan was made
@@ -424,7 +299,7 @@ class Engine:
             if gpu.alive:
                 gpu.assign(gpu_plan, sum(c.fps for c in clients if c.gpu is gpu))
         for pending in moving:
-            self._route(pending)
+            self._path.route(pending)
 
     # --- death and return of workers
 
@@ -435,7 +310,7 @@ class Engine:
                 client.gpu, client.planned = None, False
         for pending in waiting:
             if self._policy.hold_new:
-                self._route(pending)
+                self._path.route(pending)
             else:
                 self.finish(pending, Outcome.ERROR, Reason.WORKER_DIED)
         self._check_health()

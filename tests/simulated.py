@@ -14,6 +14,7 @@ from jellyfish.detections import Detections
 from jellyfish.emulation import LatencyModel
 from jellyfish.files.atomic import write_json
 from jellyfish.files.clip_detections import ClipDetections, write_clip_detections
+from jellyfish.files.profiles import write_profile
 from jellyfish.files.zoo import read_zoo
 from jellyfish.policy import policy
 from jellyfish.profile import Profile
@@ -80,6 +81,28 @@ def emulated_device(folder: Path, seed: int, clip_name: str = "clip") -> DeviceS
         max_batch=8,
         input_px=INPUT_PX,
     )
+
+
+def emulated_job(folder: Path, **changes: Any) -> Path:
+    """Write the job of a server with an emulated worker and all that it needs; return its path."""
+    write_json(folder / "emulation.json", emulation())
+    paths = {px: folder / f"{px}.npz" for px in INPUT_PX}
+    for px, found in clip().items():
+        write_clip_detections(paths[px], found)
+    write_profile(folder / "profile.json", profile())
+    job = {
+        "zoo": str(ROOT / "config/zoo/yolov3-tiny.yaml"),
+        "profile": str(folder / "profile.json"),
+        "model": {
+            "emulation": str(folder / "emulation.json"),
+            "detections": {"clip": {str(px): str(path) for px, path in paths.items()}},
+        },
+        "devices": [{"kind": "emulated", "profile": "synthetic", "max_batch": 8}],
+        "out_dir": str(folder),
+        **changes,
+    }
+    write_json(folder / "server.job.json", job)
+    return folder / "server.job.json"
 
 
 def scene(

@@ -18,8 +18,7 @@ from client.session import Session, SessionConfig, expected_ticks
 from experiment.stored_source import StoredSource
 from jellyfish.records import Outcome, Reason
 from server.process import READY
-from tests.served import emulated_job, served
-from tests.simulated import ROOT, clip
+from tests.simulated import ROOT, clip, emulated_job
 
 FPS, SLO_MS = 15, 400
 
@@ -32,9 +31,10 @@ def free_port() -> int:
 class Server:
     """`python -m server` as a child that can be killed and started again at its port."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, **changes: Any) -> None:
+        out.mkdir(exist_ok=True)
         self._out, self.port = out, free_port()
-        self._job = emulated_job(out, port=self.port)
+        self._job = emulated_job(out, port=self.port, **changes)
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> float:
@@ -61,8 +61,8 @@ class Server:
 
 
 @asynccontextmanager
-async def killable(out: Path) -> AsyncIterator[Server]:
-    server = Server(out)
+async def serving(out: Path, **changes: Any) -> AsyncIterator[Server]:
+    server = Server(out, **changes)
     try:
         await server.start()
         yield server
@@ -104,7 +104,7 @@ def gone(pid: int) -> bool:
 
 
 async def test_a_server_that_is_killed_and_started_again(tmp_path: Path) -> None:
-    async with killable(tmp_path) as server:
+    async with serving(tmp_path) as server:
         clients = [session(number, 600, server.port) for number in range(2)]
         async with asyncio.TaskGroup() as group:
             for client in clients:
@@ -131,12 +131,13 @@ async def test_a_server_that_is_killed_and_started_again(tmp_path: Path) -> None
 
 
 async def test_a_client_goes_on_to_the_next_server_when_one_drains(tmp_path: Path) -> None:
-    async with served(tmp_path / "second") as second, asyncio.TaskGroup() as group:
-        async with served(tmp_path / "first") as first:
-            client = session(0, 8.0, first, second)
+    async with serving(tmp_path / "first") as first, serving(tmp_path / "second") as second:
+        client = session(0, 8.0, first.port, second.port)
+        async with asyncio.TaskGroup() as group:
             group.create_task(client.run())
             await until(lambda: client.counts()["ok"] > 10)
-        ended_s = asyncio.get_running_loop().time()
+            await first.end(signal.SIGTERM)
+            ended_s = asyncio.get_running_loop().time()
     check_rows(client, 8.0)
     assert client.reconnects == 1
     assert not client.gone
@@ -144,20 +145,21 @@ async def test_a_client_goes_on_to_the_next_server_when_one_drains(tmp_path: Pat
 
 
 async def test_the_first_connection_may_be_to_any_of_the_servers(tmp_path: Path) -> None:
-    async with served(tmp_path / "full", max_clients=1) as full, served(tmp_path / "free") as free:
-        keeps = session(0, 6.0, full)
-        goes_on = session(1, 2.0, free_port(), full, free)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(keeps.run())
-            await until(lambda: keeps.counts()["ok"])
-            group.create_task(goes_on.run())
+    full, free = serving(tmp_path / "full", max_clients=1), serving(tmp_path / "free")
+    async with full as first, free as second, asyncio.TaskGroup() as group:
+        keeps = session(0, 6.0, first.port)
+        goes_on = session(1, 2.0, free_port(), first.port, second.port)
+        group.create_task(keeps.run())
+        await until(lambda: keeps.counts()["ok"])
+        await goes_on.run()
+        keeps.stop()
     check_rows(goes_on, 2.0)
     assert goes_on.counts()["ok"] > 20
     assert not goes_on.reconnects
 
 
 async def test_a_client_gives_up_when_told_to(tmp_path: Path) -> None:
-    async with killable(tmp_path) as server:
+    async with serving(tmp_path) as server:
         client = session(0, 600, server.port, give_up_s=1.0)
         running = asyncio.create_task(client.run())
         await until(lambda: client.counts()["ok"] > 5)

@@ -17,14 +17,12 @@ import grpc
 import pytest
 
 from experiment.collect import recover
-from jellyfish.files.atomic import read_json, write_json
-from jellyfish.files.clip_detections import write_clip_detections
+from jellyfish.files.atomic import read_json
 from jellyfish.files.journal import read_lines
-from jellyfish.files.profiles import write_profile
 from jellyfish.files.tables import read_table
 from jellyfish.protocol import jellyfish_pb2 as pb
 from jellyfish.protocol.jellyfish_pb2_grpc import JellyfishStub
-from tests.simulated import clip, emulation, profile
+from tests.simulated import emulated_job
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_S = 60
@@ -32,25 +30,8 @@ READY_S = 60
 
 def job_of(folder: Path) -> Path:
     """Write the job of a server with one emulated worker, which starts quickly."""
-    write_json(folder / "emulation.json", emulation())
-    paths = {px: folder / f"{px}.npz" for px in clip()}
-    for px, found in clip().items():
-        write_clip_detections(paths[px], found)
-    write_profile(folder / "profile.json", profile())
-    model = {
-        "emulation": str(folder / "emulation.json"),
-        "detections": {"clip": {str(px): str(path) for px, path in paths.items()}},
-    }
-    job = {
-        "zoo": str(ROOT / "config/zoo/yolov3-tiny.yaml"),
-        "profile": str(folder / "profile.json"),
-        "model": model,
-        "devices": [{"kind": "emulated", "profile": "synthetic", "max_batch": 8}],
-        "out_dir": str(folder / "out"),
-    }
     (folder / "out").mkdir()
-    write_json(folder / "server.job.json", job)
-    return folder / "server.job.json"
+    return emulated_job(folder, out_dir=str(folder / "out"))
 
 
 class Server:
