@@ -13,7 +13,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := all
 SCENARIOS := smoke simulated paper policies
-.PHONY: all $(SCENARIOS) fig_policies fig_ablation fig_agreement $(STAGES) test test-slow test-hosts check lint format install install-dev lock clean distclean help
+.PHONY: chaos chaos-mutants all $(SCENARIOS) fig_policies fig_ablation fig_agreement $(STAGES) test test-slow test-hosts check lint format install install-dev lock clean distclean help
 .PHONY: hosts testbed testbed-down install-testbed
 
 all: install ## the default scenario: data, profiles, runs, scores, figures, report
@@ -43,6 +43,13 @@ test-hosts: install-dev ## (root) the tests over real SSH, tc and namespaces tha
 
 test-slow: install-dev ## the slow tests but those: behaviours in real time, guides, grids on clusters
 	@$(PYTEST) -m "slow and not hosts" -rs $(ARGS)
+
+SEEDS ?= 10000
+chaos: install-dev ## seeded faults in virtual time, SEEDS=10000 of them: a table, failing seeds kept
+	@$(BIN)/python -m tests.chaos --seeds $(SEEDS) $(ARGS)
+
+chaos-mutants: install-dev ## whether those seeds find defects that are put back
+	@$(BIN)/python -m tests.chaos.mutation $(ARGS)
 
 check: install-dev ## whether the default scenario shows what it must; after `make`
 	@$(BIN)/python -m pytest -m results $(ARGS)

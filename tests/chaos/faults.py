@@ -160,7 +160,7 @@ def draw(seed: int, kinds: Sequence[str] = ()) -> Scenario:
 
 
 def _client(rng: Random, mean_fps: float, latency_ms: float) -> Client:
-    # The smallest DNN takes latency * (1 + batch) / 2 for a batch; the rate must fit into one GPU's.
+    # A batch on the smallest DNN takes latency * (1 + batch) / 2; one GPU must carry the rate.
     fps = round(min(max(1.0, mean_fps * rng.uniform(0.6, 1.4)), 1200.0 / latency_ms), 2)
     batch = next(b for b in range(1, 7) if 2000.0 * b / (latency_ms * (1 + b)) > 1.2 * fps)
     slo_ms = round(latency_ms * (1 + batch) * rng.uniform(1.3, 3.0) + rng.uniform(60.0, 200.0))

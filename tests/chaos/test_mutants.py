@@ -19,5 +19,5 @@ def test_there_are_enough() -> None:
 
 
 def test_a_missing_attribute_is_told() -> None:
-    with pytest.raises(AttributeError, match="no server.engine:Engine.gone"):
+    with pytest.raises(AttributeError, match=r"no server\.engine:Engine\.gone"):
         Mutant("nothing", "server.engine:Engine.gone", lambda it: it)._owner  # noqa: B018
