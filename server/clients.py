@@ -20,6 +20,8 @@ BURST = 32  # frames that a network stall may deliver at once
 FIRST_RESPONSE_BYTES = 300.0  # until one was sent
 HEADER_BYTES, DETECTION_BYTES = 90, 22  # of an answer on the wire
 
+QUIET_S, QUIET_FRAMES = 2.0, 3  # a client that sends nothing for so long, and longer at low rates
+
 Deliver = Callable[[Event], None]
 PutOut = Callable[[str], None]  # told why
 
@@ -85,6 +87,7 @@ class ClientHandle:
     response_bytes: float = FIRST_RESPONSE_BYTES
     gpu: Gpu | None = None
     planned: bool = False
+    heard_s: float = field(init=False)  # when its last frame came
     gone: bool = False
     unanswered: int = 0
     suspicion: Suspicion = field(default_factory=Suspicion)
@@ -94,6 +97,11 @@ class ClientHandle:
     def __post_init__(self) -> None:
         self.bandwidth = ServerBandwidth(self.fps, window_s=self.window_s)
         self._allowance = Allowance(self.fps, self.joined_s)
+        self.heard_s = self.joined_s
+
+    def quiet(self, now_s: float) -> bool:
+        """Whether it has sent nothing lately: it is away, or hogs what others could use."""
+        return now_s - self.heard_s > max(QUIET_S, QUIET_FRAMES / self.fps)
 
     def saw(self, frame: Frame, device_ms: float) -> None:
         """Take in what a frame says about its client and network."""

@@ -269,6 +269,12 @@ class Engine:
             gpu.overhead.limit_ms = LIMIT_SHARE * shortest_ms
         self._planning.soon()
 
+    def returned(self, client: ClientHandle) -> None:
+        """Have a client planned for again that had been quiet."""
+        if client.gpu is None:
+            client.planned = False
+            self._planning.soon()
+
     def left(self, client: ClientHandle) -> None:
         """Tell of a client that is gone for good: its counts are final."""
         if self._on_left is not None:
@@ -287,6 +293,10 @@ class Engine:
     def _adopt(self, plan: Plan, clients: list[ClientHandle], gpus: list[Gpu]) -> None:
         """Follow a plan: frames move with their clients, workers swap between two batches."""
         moving = self._path.held()
+        for client in self._clients.values():
+            if client.quiet(self._loop.time()) and client.gpu is not None:
+                moving += client.gpu.take_back(client)
+                client.gpu, client.planned = None, False
         for client, g in zip(clients, plan.clients, strict=True):
             gpu = None if g is None else gpus[g]
             lost = gpu is not None and not gpu.alive  # while the plan was made

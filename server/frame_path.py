@@ -36,6 +36,9 @@ class Owner(Protocol):
     def present(self) -> int:
         """How many clients there are."""
 
+    def returned(self, client: ClientHandle) -> None:
+        """Have a client planned for again that had been quiet."""
+
     def leave(self, client: ClientHandle) -> None:
         """Forget a client."""
 
@@ -79,6 +82,9 @@ class FramePath:
             return
         now = self._loop.time()
         client.counts.received += 1
+        if client.quiet(now):
+            self._owner.returned(client)
+        client.heard_s = now
         device_ms = frame.device_ms if self._policy.count_device else 0.0
         client.saw(frame, device_ms)
         deadline_s = now + self._left_ms(client, frame, device_ms) / 1000

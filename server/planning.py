@@ -158,7 +158,7 @@ class Planning:
         while True:
             await self._due(planned_s)
             self._changed.clear()
-            if not self._clients or not any(gpu.alive for gpu in self._gpus):
+            if not self._able():
                 continue
             planned_s = self._loop.time()
             try:
@@ -173,8 +173,7 @@ class Planning:
     async def _due(self, planned_s: float) -> None:
         """Wait until the interval has passed, or the gap if something has changed."""
         config, policy = self._settings.config, self._settings.policy
-        able = self._clients and any(gpu.alive for gpu in self._gpus)
-        due_s = planned_s + config.plan_interval_s if able else None
+        due_s = planned_s + config.plan_interval_s if self._able() else None
         with suppress(TimeoutError):
             async with asyncio.timeout_at(due_s):
                 await self._changed.wait()
@@ -182,6 +181,9 @@ class Planning:
         pause_s = planned_s + gap_s - self._loop.time()
         if pause_s > 0:
             await asyncio.sleep(pause_s)
+
+    def _able(self) -> bool:
+        return bool(self._clients) and any(gpu.alive for gpu in self._gpus)
 
     # --- with the scheduler
 
@@ -212,9 +214,9 @@ class Planning:
             raise DeviceError(f"the planner {why}") from None
 
     def _pose(self) -> _Posed:
-        clients = list(self._clients.values())
-        gpus = [gpu for gpu in self._gpus if gpu.alive]
         time_s = self._loop.time()
+        clients = [c for c in self._clients.values() if not c.quiet(time_s)]
+        gpus = [gpu for gpu in self._gpus if gpu.alive]
         # A plan may place anybody anywhere, so it reckons with the slowest hand-over.
         overhead_ms = max((gpu.overhead.ms(time_s) for gpu in gpus), default=0.0)
         problem = problem_of(clients, gpus, self._settings, overhead_ms)
@@ -264,11 +266,11 @@ class Planning:
 
     def _plan_quickly(self) -> None:
         """Give those a GPU who have none, if there is room."""
-        served = sum(client.gpu is not None for client in self._clients.values())
-        if served == len(self._clients) or not any(gpu.alive for gpu in self._gpus):
+        if not self._able() or all(client.gpu is not None for client in self._clients.values()):
             return
         try:
             posed = self._pose()
+            served = sum(client.gpu is not None for client in posed.clients)
             plan = quick.solve(posed.problem)
             if sum(gpu is not None for gpu in plan.clients) > served:
                 self._follow(posed, plan, "quick", 0.0, feasible=True)

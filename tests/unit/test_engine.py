@@ -320,3 +320,26 @@ def test_plans_are_recorded() -> None:
         assert last.effectiveness == 1
 
     virtual_time.run(main())
+
+
+def test_a_client_that_sends_nothing_keeps_nobody_from_a_gpu() -> None:
+    async def main() -> None:
+        worker = LoopWorker(profile(scale=2))
+        engine = await engine_of([worker])
+        ghosts = [Camera(engine, f"ghost{i}", 20, 150).join() for i in range(6)]
+        await asyncio.gather(*(ghost.stream(1) for ghost in ghosts))
+        await asyncio.sleep(2.5)
+        honest = [Camera(engine, f"c{i}", 15, 150, kbps=20_000).join() for i in range(3)]
+        await asyncio.sleep(0.3)
+        await asyncio.gather(*(camera.stream(5) for camera in honest))
+        assert sum(c.outcomes().get(Outcome.OK, 0) for c in honest) >= 0.95 * 3 * 75
+        before = ghosts[0].sent
+        await ghosts[0].stream(3)  # it is back, and there is room for it
+        await asyncio.sleep(0.2)
+        answers = [a for k in range(before, ghosts[0].sent) for a in ghosts[0].answers[k]]
+        assert sum(a.outcome is Outcome.OK for a in answers) >= 0.9 * len(answers)
+        await engine.stop(1)
+        for camera in (*ghosts, *honest):
+            camera.check_one_answer_each()
+
+    virtual_time.run(main())
