@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from experiment import virtual_time
-from tests.chaos.faults import KINDS, STATES, Fault, Scenario, draw
+from tests.chaos.faults import GUEST, KINDS, STATES, Fault, Scenario, draw
 from tests.chaos.run import judge, play
 from tests.chaos.shrink import CORPUS, ddmin, read
 from tests.chaos.strikes import STRIKES
@@ -39,7 +39,7 @@ def test_a_scenario_survives_json() -> None:
 
 
 def test_every_kind_can_strike_and_be_drawn() -> None:
-    assert set(STRIKES) == set(KINDS)
+    assert set(STRIKES) == {*KINDS, GUEST}
     drawn = {fault.kind for seed in range(300) for fault in draw(seed).faults}
     assert drawn == set(KINDS)
     states = {fault.state for seed in range(100) for fault in draw(seed).faults}
