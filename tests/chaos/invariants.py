@@ -207,13 +207,15 @@ def in_time(rows: list[FrameRow], begin_s: float, end_s: float) -> tuple[int, in
 
 
 def share(world: World, begin_s: float, end_s: float) -> float:
-    """Return the share over all clients; ticks that have no row count as missed."""
-    ok = total = 0
-    for i, streamed in enumerate(world.streamed):
-        client = world.scenario.clients[i]
-        ok += in_time(streamed.rows, begin_s, end_s)[0]
-        total += round((end_s - begin_s) * client.fps)
-    return ok / max(1, total)
+    """Return the mean share over clients; ticks that have no row count as missed.
+
+    Clients count alike, whatever their rates: what a plan maximises first is how many it serves.
+    """
+    shares = [
+        in_time(streamed.rows, begin_s, end_s)[0] / ((end_s - begin_s) * client.fps)
+        for streamed, client in zip(world.streamed, world.scenario.clients, strict=True)
+    ]
+    return sum(min(1.0, share) for share in shares) / len(shares)
 
 
 def recovery(world: World, play: Callable[..., World]) -> tuple[list[str], float]:
