@@ -59,7 +59,7 @@ class GrpcTransport:
         self._targets, self._names = targets, names or targets
         self._at, self._go_on = 0, False  # the present server; whether to go to the next one
         self._security = security or Security()
-        self._frames: asyncio.Queue[Frame] = asyncio.Queue()
+        self._frames: asyncio.Queue[Frame | None] = asyncio.Queue()  # None: no more come
         self._channel: grpc.aio.Channel | None = None
         self._call: Any = None
         self._first: Any = None  # message of a stream, while nobody has received it
@@ -107,7 +107,7 @@ class GrpcTransport:
 
     async def _open_stream(self) -> None:
         """Open the stream; return when the server has said something, as it does at once."""
-        frames = self._frames = asyncio.Queue()
+        frames = self._frames = asyncio.Queue[Frame | None]()
         self._call = self._stub().Stream(_outgoing(frames), metadata=self._metadata())
         self._first = await self._read()
         self._go_on = False
@@ -142,6 +142,7 @@ class GrpcTransport:
         channel, self._channel = self._channel, None
         call, self._call = self._call, None
         if call is not None:
+            self._frames.put_nowait(None)  # a call that has ended does not stop reading them
             call.cancel()
         if channel is not None:
             await channel.close(None)
@@ -196,6 +197,6 @@ class GrpcTransport:
         return RunError(f"the server at {self._server} is gone ({reason})")
 
 
-async def _outgoing(frames: asyncio.Queue[Frame]) -> AsyncIterator[Any]:
-    while True:
-        yield frame_to_wire(await frames.get())
+async def _outgoing(frames: asyncio.Queue[Frame | None]) -> AsyncIterator[Any]:
+    while (frame := await frames.get()) is not None:
+        yield frame_to_wire(frame)

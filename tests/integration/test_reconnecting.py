@@ -13,11 +13,15 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pytest
+
 from client.grpc_transport import GrpcTransport
 from client.session import Session, SessionConfig, expected_ticks
 from experiment.stored_source import StoredSource
+from jellyfish.errors import RunError
 from jellyfish.records import Outcome, Reason
 from server.process import READY
+from tests.served import served
 from tests.simulated import ROOT, clip, emulated_job
 
 FPS, SLO_MS = 15, 400
@@ -169,3 +173,22 @@ async def test_a_client_gives_up_when_told_to(tmp_path: Path) -> None:
         assert 1 <= time.monotonic() - killed_s < 10
     assert f"no server answers at 127.0.0.1:{server.port}" in client.gone
     assert client.rows[-1].reason == Reason.NO_CONNECTION
+
+
+async def test_a_connection_that_is_lost_leaves_no_task_behind(tmp_path: Path) -> None:
+    """gRPC reads frames to send in a task, which it does not end when the server ends the call."""
+    async with served(tmp_path) as port:
+        transport = GrpcTransport([f"127.0.0.1:{port}"])
+        await transport.connect()
+        await transport.register("a", FPS, SLO_MS)
+    with pytest.raises(RunError):
+        await _listen(transport)
+    await transport.close()
+    async with asyncio.timeout(5):
+        while any("_consume_request_iterator" in repr(task) for task in asyncio.all_tasks()):
+            await asyncio.sleep(0.01)
+
+
+async def _listen(transport: GrpcTransport) -> None:
+    while True:
+        await transport.receive()

@@ -1,0 +1,190 @@
+"""What is seen from outside while a soak runs: health and a probe, memory, files, threads, bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import grpc
+import psutil
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from client.grpc_transport import GrpcTransport
+from jellyfish.errors import JellyfishError
+from jellyfish.messages import Answer, Frame
+from jellyfish.records import Outcome
+from tests.soak.life import Life
+from tests.soak.material import INPUT_PX, frames
+
+EVERY_S = 1.0
+PATIENCE_S = 0.9  # of a probe: its SLO is a second
+STALL_S = 0.1  # this process itself is late by so much: the machine was busy elsewhere
+TICK_S = 0.05
+
+
+class Probed(NamedTuple):
+    """What health said, and whether a frame was served, at `time_s`."""
+
+    time_s: float
+    serving: bool
+    served: bool
+    why: str
+
+
+class Probe:
+    """A client that sends a frame a second, and asks for the server's health."""
+
+    def __init__(self, port: int) -> None:
+        self.seen: list[Probed] = []
+        self._transport = GrpcTransport([f"127.0.0.1:{port}"])
+        self._channel = grpc.aio.insecure_channel(
+            f"127.0.0.1:{port}",
+            options=[
+                ("grpc.use_local_subchannel_pool", 1),
+                ("grpc.max_reconnect_backoff_ms", 500),
+                ("grpc.initial_reconnect_backoff_ms", 200),
+            ],
+        )
+        self._image, self._number, self._up, self._known = frames(INPUT_PX[0])[0], 0, False, False
+
+    async def run(self) -> None:
+        """Probe for ever."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                at_s = loop.time()
+                serving, why = await asyncio.gather(self._serving(), self._serve())
+                self.seen.append(Probed(at_s, serving, not why, why))
+                await asyncio.sleep(max(0.0, at_s + EVERY_S - loop.time()))
+        finally:
+            with suppress(JellyfishError):
+                await self._transport.close()
+            await self._channel.close()
+
+    async def _serving(self) -> bool:
+        stub = health_pb2_grpc.HealthStub(self._channel)
+        try:
+            reply = await stub.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+    async def _serve(self) -> str:
+        """Have a frame served; return why it was not, if so."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await self._connected()
+                return await self._answered()
+        except TimeoutError:
+            self._up = False
+            return f"no answer within {PATIENCE_S:g} s"
+        except JellyfishError as error:
+            self._up = False
+            return str(error)
+
+    async def _connected(self) -> None:
+        if self._up:
+            return
+        await self._transport.connect()
+        if not (self._known and await self._transport.resume()):
+            await self._transport.register("probe", fps=2, slo_ms=1000)
+        self._up = self._known = True
+
+    async def _answered(self) -> str:
+        number, self._number = self._number, self._number + 1
+        frame = Frame(number, b"clip:0", self._image, INPUT_PX[0], 50_000.0, 1.0)
+        self._transport.send(frame)
+        while True:
+            event = (await self._transport.receive()).event
+            if isinstance(event, Answer) and event.id == number:
+                return "" if event.outcome is Outcome.OK else f"{event.outcome}: {event.reason}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What processes take. Server: the process itself; all: its workers and planner, too."""
+
+    time_s: float
+    life: int
+    server_mb: float
+    all_mb: float
+    files: int
+    threads: int
+    children: int
+    load_mb: float
+    load_files: int
+    load_threads: int
+    log_bytes: int  # of all servers so far
+    record_bytes: int
+
+
+class Sampler:
+    """Takes a sample a second.
+
+    Args:
+        lives: all servers so far; the last one is sampled.
+        load: process of the honest clients.
+    """
+
+    def __init__(self, lives: list[Life], load: Callable[[], int]) -> None:
+        self.samples: list[Sample] = []
+        self._lives, self._load = lives, load
+
+    async def run(self) -> None:
+        """Sample for ever; while a process is not there, nothing is taken down."""
+        while True:
+            with suppress(psutil.Error, FileNotFoundError):
+                self.samples.append(self._sample())
+            await asyncio.sleep(EVERY_S)
+
+    def _sample(self) -> Sample:
+        server, load = psutil.Process(self._lives[-1].process.pid), psutil.Process(self._load())
+        children = [child for child in server.children() if child.status() != psutil.STATUS_ZOMBIE]
+        mine = _mb(server)
+        return Sample(
+            time_s=asyncio.get_running_loop().time(),
+            life=len(self._lives) - 1,
+            server_mb=mine,
+            all_mb=mine + sum(map(_mb, children)),
+            files=server.num_fds(),
+            threads=server.num_threads(),
+            children=len(children),
+            load_mb=_mb(load),
+            load_files=load.num_fds(),
+            load_threads=load.num_threads(),
+            log_bytes=sum(_size(life.log) for life in self._lives),
+            record_bytes=sum(_size(p) for life in self._lives for p in life.out.glob("*.jsonl")),
+        )
+
+
+def _mb(process: psutil.Process) -> float:
+    return float(process.memory_info().rss / 2**20)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+class Stalls:
+    """Notes when this very process was late: what is measured then says little."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[float, float]] = []  # when, and for how long
+
+    async def run(self) -> None:
+        """Watch for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due_s = loop.time() + TICK_S
+            await asyncio.sleep(TICK_S)
+            late_s = loop.time() - due_s
+            if late_s > STALL_S:
+                self.seen.append((due_s, late_s))
+
+    def within(self, first_s: float, last_s: float) -> float:
+        """Return for how long in all it was late in [first_s, last_s)."""
+        return sum(late_s for at_s, late_s in self.seen if first_s <= at_s < last_s)
