@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from math import inf
+from math import inf, sqrt
 
 from client.session import expected_ticks
 from jellyfish.records import FrameRow, Outcome
@@ -18,8 +18,8 @@ from tests.chaos.world import Serving, World
 GRAIN_S = 0.3  # a worker's death is seen so much later at most
 RECOVERED_S = 2.0 + 2.0 + 0.8  # after healing: 2 s, a probe interval, a worker's start
 WINDOW_S = 5.0
-MARGIN = 0.02  # of the share of frames in time...
-FEW_FRAMES = 4  # ... or so many frames, where that is more
+MARGIN = 0.02  # of the share of frames in time, beyond what chance explains:
+ERRORS, FEW_FRAMES = 2.0, 2  # standard errors of the difference, or so many frames
 SETTLED_S = 3.0  # after the start, a fresh engine serves everybody that it can
 DARK_S = 5.0  # no server says SERVING for so long while nobody is served
 
@@ -238,8 +238,9 @@ def recovery(world: World, play: Callable[..., World]) -> tuple[list[str], float
     fresh = play(world.scenario.with_faults(()))
     # Under overload it changes from second to second who is served, with and without faults.
     want = min(share(fresh, begin_s, end_s), share(fresh, SETTLED_S, end_s))
-    few = FEW_FRAMES / sum(client.fps for client in world.scenario.clients) / (end_s - begin_s)
-    if got < want - max(MARGIN, few):
+    frames = sum(client.fps for client in world.scenario.clients) * (end_s - begin_s)
+    chance = ERRORS * sqrt(2 * want * (1 - min(1.0, want)) / frames)
+    if got < want - MARGIN - max(chance, FEW_FRAMES / frames):
         text = f"recovery: {got:.1%} of the frames in time at {begin_s:.1f} s; fresh: {want:.1%}"
         return [text], float("nan")
     return [], took(world, healed_s, fresh)
