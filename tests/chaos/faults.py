@@ -81,6 +81,7 @@ KINDS: dict[str, Kind] = {
     "wall clock steps": Kind("server", values=(-3600.0, 3600.0)),
 }
 EVERYWHERE = "all"
+GUEST = "client behaves"  # no fault: what a hostile client is compared with
 
 
 @dataclass(frozen=True)

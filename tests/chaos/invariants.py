@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from math import inf
 
 from client.session import expected_ticks
 from jellyfish.records import FrameRow, Outcome
 from server.seats import RESUME_S, SILENCE_S
 from tests.chaos.channel import Call
+from tests.chaos.faults import GUEST
 from tests.chaos.world import Serving, World
 
 GRAIN_S = 0.3  # a worker's death is seen so much later at most
@@ -241,6 +243,22 @@ def recovery(world: World, play: Callable[..., World]) -> tuple[list[str], float
         text = f"recovery: {got:.1%} of the frames in time at {begin_s:.1f} s; fresh: {want:.1%}"
         return [text], float("nan")
     return [], took(world, healed_s, fresh)
+
+
+def isolation(world: World, play: Callable[..., World]) -> list[str]:
+    """Hostile clients cost the others what as many that behave would cost, at most."""
+    faults = world.scenario.faults
+    if not faults or any(s.provoked or s.fault.target != "client" for s in world.struck):
+        return []
+    end_s = world.scenario.length_s - 0.5
+    got = share(world, SETTLED_S, end_s)
+    if got >= 1 - MARGIN:
+        return []
+    guests = [replace(fault, kind=GUEST) for fault in faults]
+    want = share(play(world.scenario.with_faults(guests)), SETTLED_S, end_s)
+    if got < want - MARGIN:
+        return [f"isolation: {got:.1%} of the others' frames in time; with guests: {want:.1%}"]
+    return []
 
 
 def took(world: World, healed_s: float, fresh: World | None) -> float:

@@ -75,4 +75,5 @@ def judge(scenario: Scenario) -> Verdict:
         verdict.violations += check(world)
     broken, verdict.recovery_s = invariants.recovery(world, play)
     verdict.violations += broken
+    verdict.violations += invariants.isolation(world, play)
     return verdict

@@ -99,10 +99,9 @@ class EngineSpy:
 
     def adopt(self, plan: Plan, clients: Any, gpus: Any) -> Any:
         problem = self._wrong(plan, clients, gpus)
-        done = self._adopt(plan, clients, gpus)
         if problem:
             self.bad_plans.append(f"{problem} at {self._loop.time():.3f} s")
-        return done
+        return self._adopt(plan, clients, gpus)
 
     def _wrong(self, plan: Plan, clients: Any, gpus: Any) -> str:
         if not isinstance(plan, Plan):

@@ -15,13 +15,14 @@ from jellyfish.protocol.jellyfish_pb2_grpc import JellyfishStub
 from jellyfish.trace import Trace
 from tests.chaos.channel import EOF, Channel
 from tests.chaos.children import SimProcess, Slot
-from tests.chaos.faults import EVERYWHERE
+from tests.chaos.faults import EVERYWHERE, GUEST
 from tests.chaos.images import bomb, jpeg
 from tests.chaos.link import Direction, Link
 from tests.chaos.world import RESTART_S, Struck, World
 
 PATIENCE_S = 4.0  # until a target is in the state that a fault names
 LOOK_S = 0.004
+AGAIN_S = 0.1
 HOSTILE_FPS = 10.0
 HOSTILE_SLO_MS = 400.0
 FAST = Trace("hostile", (1000.0,), 1.0)
@@ -251,6 +252,14 @@ class Hostile:
         token = await self.register()
         self.call = self.stub.Stream(metadata=(("jellyfish-token", token),))
 
+    async def insist(self) -> None:
+        """Join as soon as there is a server that lets it."""
+        while self.call is None:
+            with suppress(grpc.aio.AioRpcError):
+                await self.join()
+                return
+            await asyncio.sleep(AGAIN_S)
+
     async def listen(self) -> None:
         with suppress(grpc.aio.AioRpcError):
             while (message := await self.call.read()) is not EOF:
@@ -272,7 +281,7 @@ async def _hostile(world: World, struck: Struck, act: Act, reads: bool = True) -
     listening = None
     with suppress(*OVER):
         async with asyncio.timeout(struck.fault.for_s):
-            await client.join()
+            await client.insist()
             if reads:
                 listening = world.loop.create_task(client.listen(), name="listening")
             await act(client)
@@ -407,6 +416,7 @@ STRIKES: dict[str, Strike] = {
     "link reset": _reset,
     "link zero window": _zero_window,
     "link collapses": _collapses,
+    GUEST: _sends(1 / HOSTILE_FPS, _honest_image, lambda k: k),
     "client floods": _sends(0.002, _honest_image, lambda k: k),
     "client repeats ids": _sends(1 / HOSTILE_FPS, _honest_image, lambda k: k // 5),
     "client sends oversize": _sends(1 / HOSTILE_FPS, _oversize, lambda k: k),

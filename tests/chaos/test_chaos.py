@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from experiment import virtual_time
-from tests.chaos.faults import KINDS, STATES, Fault, Scenario, draw
+from tests.chaos.faults import GUEST, KINDS, STATES, Fault, Scenario, draw
+from tests.chaos.mutants import every
 from tests.chaos.run import judge, play
-from tests.chaos.shrink import CORPUS, ddmin, read
+from tests.chaos.shrink import CORPUS, ddmin, keep, names, read, shrink
 from tests.chaos.strikes import STRIKES
 from tests.chaos.world import World
 
@@ -39,7 +40,7 @@ def test_a_scenario_survives_json() -> None:
 
 
 def test_every_kind_can_strike_and_be_drawn() -> None:
-    assert set(STRIKES) == set(KINDS)
+    assert set(STRIKES) == {*KINDS, GUEST}
     drawn = {fault.kind for seed in range(300) for fault in draw(seed).faults}
     assert drawn == set(KINDS)
     states = {fault.state for seed in range(100) for fault in draw(seed).faults}
@@ -107,3 +108,21 @@ def test_a_dead_worker_violates_nothing() -> None:
     verdict = judge(QUIET.with_faults([fault]))
     assert verdict.violations == []
     assert verdict.struck[0].hits == 1
+
+
+def test_a_failing_scenario_is_shrunk_to_what_fails_and_kept(tmp_path: Path) -> None:
+    faults = [
+        Fault(1.2, "link:0", "link one-way", for_s=0.3, value="down"),
+        Fault(1.5, "planner", "planner plans oddly", for_s=1.5, value="a client short"),
+        Fault(1.8, "server", "wall clock steps", value=60.0),
+        Fault(2.0, "gpu:1", "worker pauses", for_s=0.1),
+    ]
+    unchecked = next(mutant for mutant in every() if mutant.name == "plans are adopted unchecked")
+    with unchecked.applied():
+        verdict = judge(QUIET.with_faults(faults))
+        assert "plans" in names(verdict.violations)
+        smallest = shrink(verdict)
+        path = keep(smallest, tmp_path)
+    assert smallest.scenario.faults == (faults[1],)
+    assert read(path) == smallest.scenario
+    assert judge(read(path)).violations == []

@@ -14,13 +14,6 @@ def _loses_the_waiting(original: Any) -> Any:
     return gpu_down
 
 
-def _leaves_frames_behind(original: Any) -> Any:
-    def take_back(gpu: Any, client: Any) -> list[Any]:
-        return [] if client.gone else original(gpu, client)  # type: ignore[no-any-return]
-
-    return take_back
-
-
 def _answers_twice(original: Any) -> Any:
     def fail(gpu: Any, batch: list[Any], reason: str) -> None:
         original(gpu, batch, reason)
@@ -39,7 +32,11 @@ def _Again(pending: Any) -> Any:  # noqa: N802 - an answer
 
 MUTANTS = [
     Mutant("a death loses what waits", "server.engine:Engine.gpu_down", _loses_the_waiting),
-    Mutant("frames of the gone stay queued", "server.gpu:Gpu.take_back", _leaves_frames_behind),
+    Mutant(
+        "the silent keep their capacity",
+        "server.clients:ClientHandle.quiet",
+        instead(lambda *_: False),
+    ),
     Mutant("a failed batch is answered twice", "server.gpu:Gpu._fail", _answers_twice),
     Mutant("health lies", "server.engine:Engine.healthy", instead(property(lambda _: True))),
     Mutant("bytes are unbounded", "server.limits:Limits.full", instead(lambda *_: False)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from jellyfish.errors import DeviceError
@@ -34,7 +35,30 @@ def _forgets_the_rest(original: Any) -> Any:
     return write
 
 
+def _by_order(original: Any) -> Any:
+    def on_reply(child: Any, message: Any) -> None:
+        if isinstance(message, tuple) and len(message) == 2 and child._calls:
+            message = next(iter(child._calls)), message[1]
+        original(child, message)
+
+    return on_reply
+
+
+def _half_a_minute_late(original: Any) -> Any:
+    async def revive(life: Any) -> None:
+        await asyncio.sleep(30.0)
+        await original(life)
+
+    return revive
+
+
 MUTANTS = [
+    Mutant("replies are matched by order", "server.child:Child._on_reply", _by_order),
+    Mutant(
+        "a dead worker is started half a minute later",
+        "server.lifecycle:WorkerLife.revive",
+        _half_a_minute_late,
+    ),
     Mutant("errors stay", "server.worker_calls:ERRORS_IN_A_ROW", instead(10**9)),
     Mutant(
         "a hang costs ten seconds",
