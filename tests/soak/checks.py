@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jellyfish.files.atomic import read_json
 from jellyfish.files.journal import read_lines, write_each
 from jellyfish.files.streams import CLIENTS_LINES, FRAMES_LINES, PLANS_LINES, SUMMARY, unmade
 from jellyfish.records import Reason
@@ -200,14 +201,12 @@ def answers(
 
 def collect(folder: Path) -> dict[str, Any]:
     """Return what a server wrote at its end; a killed one's is made of what it streamed."""
-    from jellyfish.files.atomic import read_json
-
     write_each(unmade(folder))
     value: dict[str, Any] = read_json(folder / SUMMARY)
     return value
 
 
-def half_lines(folder: Path, killed: bool) -> Iterator[Violation]:
+def half_lines(folder: Path) -> Iterator[Violation]:
     """Records are whole lines, but for the last one of a server that was killed."""
     for name in (CLIENTS_LINES, PLANS_LINES):
         path = folder / name

@@ -71,8 +71,6 @@ KINDS: dict[str, Kind] = {
     "server is stopped": Kind("server", values=("once", "twice")),
     "disk full": Kind("server", (2.0, 5.0)),
 }
-SERVER_SIDE = ("worker dies", "worker hangs", "worker pauses", "planner crashes", "planner hangs")
-SERVER_SIDE += ("server stalls", "server is killed", "disk full")
 HOSTILE = tuple(name for name, kind in KINDS.items() if kind.target == "client")
 RESTARTS = ("server is killed", "server is stopped")
 

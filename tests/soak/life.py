@@ -41,7 +41,7 @@ def spawn(*arguments: str, log: Path) -> subprocess.Popen[bytes]:
             stdout=sink,
             stderr=sink,
             start_new_session=True,
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - no thread holds a lock here
+            preexec_fn=die_with_parent,
         )
 
 
@@ -153,7 +153,7 @@ async def left_over(processes: list[psutil.Process]) -> list[str]:
 
 def _there(process: psutil.Process) -> bool:
     with suppress(psutil.Error):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     return False
 
 

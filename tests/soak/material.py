@@ -19,7 +19,6 @@ from jellyfish.files.atomic import write_json
 from jellyfish.files.clip_detections import write_clip_detections
 from jellyfish.files.profiles import write_profile
 from jellyfish.profile import Profile
-from server.zoo.onnx_export import export
 from tests.simulated import clip
 from tests.zoo_models import MIXED, write_mixed_weights
 
@@ -54,7 +53,9 @@ class JpegSource(StoredSource):
 
 
 def prepare(folder: Path) -> dict[str, Any]:
-    """Write all that servers start from to `folder`; return their jobs, but for where they write."""
+    """Write all that servers start from; return their jobs, but for where they write."""
+    from server.zoo.onnx_export import export  # torch: seconds that others need not spend
+
     folder.mkdir(parents=True, exist_ok=True)
     export(MIXED.cfg, write_mixed_weights(folder / "mixed.weights"), folder / "model.onnx")
     weights = [sum(map(len, frames(px))) / FRAMES for px in INPUT_PX]

@@ -165,7 +165,7 @@ class Soak:
         summaries = []
         for life in world.lives:
             where = folder / life.out.name
-            found += checks.half_lines(where, life.killed)
+            found += checks.half_lines(where)
             found += checks.bad_lines(where / life.log.name)
             summaries.append((checks.collect(where), life.killed))
             found += checks.books(*summaries[-1][:1], where.name, life.killed)
