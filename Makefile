@@ -10,10 +10,11 @@ MYPY := $(BIN)/mypy
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 SMK := workflow/Snakefile $(wildcard workflow/rules/*.smk)
 ARGS ?=
+MINUTES ?= 30
 
 .DEFAULT_GOAL := all
 SCENARIOS := smoke simulated paper policies
-.PHONY: all $(SCENARIOS) fig_policies fig_ablation fig_agreement $(STAGES) test test-slow test-hosts check lint format install install-dev lock clean distclean help
+.PHONY: all $(SCENARIOS) fig_policies fig_ablation fig_agreement $(STAGES) test test-slow test-hosts soak check lint format install install-dev lock clean distclean help
 .PHONY: hosts testbed testbed-down install-testbed
 
 all: install ## the default scenario: data, profiles, runs, scores, figures, report
@@ -43,6 +44,9 @@ test-hosts: install-dev ## (root) the tests over real SSH, tc and namespaces tha
 
 test-slow: install-dev ## the slow tests but those: behaviours in real time, guides, grids on clusters
 	@$(PYTEST) -m "slow and not hosts" -rs $(ARGS)
+
+soak: install-dev ## faults against a real server, clients and network, for MINUTES (30)
+	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
 
 check: install-dev ## whether the default scenario shows what it must; after `make`
 	@$(BIN)/python -m pytest -m results $(ARGS)

@@ -18,7 +18,8 @@ from jellyfish.files.atomic import read_json
 from jellyfish.files.journal import read_lines, write_each
 from jellyfish.files.streams import CLIENTS_LINES, FRAMES_LINES, PLANS_LINES, SUMMARY, unmade
 from jellyfish.records import Reason
-from tests.soak.faults import AFTER_S, HOSTILE, Fault
+from tests.chaos.faults import Fault
+from tests.soak.faults import AFTER_S, HOSTILE, numbers, party
 from tests.soak.watching import Probed, Sample, Stalls
 
 POINTS, MARGIN, FEW = 0.02, 0.05, 3
@@ -122,7 +123,8 @@ def frames_of(rows: Sequence[Sequence[dict[str, Any]]]) -> Frames:
 def judge(struck: Struck, frames: Frames, stalls: Stalls) -> None:
     """Fill in what a fault cost and how long it took to be over it."""
     fault = struck.fault
-    client = fault.number if fault.party == "link" else None
+    hit = numbers(fault) if party(fault) == "link" else []
+    client = hit[0] if len(hit) == 1 else None
     struck.before = share(frames.count(struck.begin_s - BEFORE_S, struck.begin_s, client))
     whole = frames.count(struck.begin_s, struck.end_s + struck.allowed_s)
     struck.lost = whole[0] - whole[1]

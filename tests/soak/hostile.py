@@ -27,6 +27,7 @@ OPTIONS = [
     ("grpc.max_send_message_length", 64 << 20),
     ("grpc.enable_http_proxy", 0),
 ]
+GHOSTS = 300
 FLOOD_FPS = 500.0  # more would take the core from whoever is honest, not the server's patience
 ODD = ("nan", "inf", "-inf", "1e308", "-1e308", "-1", "0")
 
@@ -130,9 +131,10 @@ class Visit:
         await asyncio.sleep(3600)
 
     async def comes_and_goes(self) -> None:
+        for _ in range(GHOSTS):
+            await (visitor := Visitor(self.channel)).register_only()  # and never stream
         while True:
             visitor = await self.visitor()
-            await visitor.register_only()  # and never streams
             await visitor.send(0, self.image)
             visitor.call.cancel()
             await asyncio.sleep(0.05)
