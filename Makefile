@@ -10,10 +10,11 @@ MYPY := $(BIN)/mypy
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 SMK := workflow/Snakefile $(wildcard workflow/rules/*.smk)
 ARGS ?=
+MINUTES ?= 30
 
 .DEFAULT_GOAL := all
 SCENARIOS := smoke simulated paper policies
-.PHONY: chaos chaos-mutants all $(SCENARIOS) fig_policies fig_ablation fig_agreement $(STAGES) test test-slow test-hosts check lint format install install-dev lock clean distclean help
+.PHONY: all $(SCENARIOS) fig_policies fig_ablation fig_agreement $(STAGES) test test-slow test-hosts chaos chaos-mutants soak check lint format install install-dev lock clean distclean help
 .PHONY: hosts testbed testbed-down install-testbed
 
 all: install ## the default scenario: data, profiles, runs, scores, figures, report
@@ -50,6 +51,9 @@ chaos: install-dev ## seeded faults in virtual time, SEEDS=10000 of them: a tabl
 
 chaos-mutants: install-dev ## whether those seeds find defects that are put back
 	@$(BIN)/python -m tests.chaos.mutation $(ARGS)
+
+soak: install-dev ## faults against a real server, clients and network, for MINUTES (30)
+	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
 
 check: install-dev ## whether the default scenario shows what it must; after `make`
 	@$(BIN)/python -m pytest -m results $(ARGS)

@@ -107,6 +107,7 @@ class GrpcTransport:
 
     async def _open_stream(self) -> None:
         """Open the stream; return when the server has said something, as it does at once."""
+        self._frames.put_nowait(None)  # where the seat of before was refused
         frames = self._frames = asyncio.Queue[Frame | None]()
         self._call = self._stub().Stream(_outgoing(frames), metadata=self._metadata())
         self._first = await self._read()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container
+from collections.abc import Callable, Mapping
 
 from jellyfish.detections import Detections
 from jellyfish.messages import Answer
@@ -36,9 +36,11 @@ class Rows:
         if self._on_row is None:
             self.kept.append(row)
 
-    def pass_on(self, *under_way: Container[int]) -> None:
-        """Count and let go the rows of all ticks but those that are still `under_way`."""
-        for k in [k for k in self._open if not any(k in frames for frames in under_way)]:
+    def pass_on(self, in_flight: Mapping[int, FrameRow], astray: Mapping[int, FrameRow]) -> None:
+        """Count and let go the rows of all ticks but those that may yet be answered."""
+        if len(self._open) == len(in_flight) + len(astray):
+            return
+        for k in sorted(self._open.keys() - in_flight.keys() - astray.keys()):
             row = self._open.pop(k)
             self._outcomes[row.outcome] += 1
             if self._on_row is not None:

@@ -93,15 +93,17 @@ class ClientHandle:
     suspicion: Suspicion = field(default_factory=Suspicion)
     held_bytes: int = 0  # of its frames without an answer
     _allowance: Allowance = field(init=False)
+    _quiet_s: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.bandwidth = ServerBandwidth(self.fps, window_s=self.window_s)
         self._allowance = Allowance(self.fps, self.joined_s)
         self.heard_s = self.joined_s
+        self._quiet_s = max(QUIET_S, QUIET_FRAMES / self.fps)
 
     def quiet(self, now_s: float) -> bool:
         """Whether it has sent nothing lately: it is away, or hogs what others could use."""
-        return now_s - self.heard_s > max(QUIET_S, QUIET_FRAMES / self.fps)
+        return now_s - self.heard_s > self._quiet_s
 
     def saw(self, frame: Frame, device_ms: float) -> None:
         """Take in what a frame says about its client and network."""
@@ -145,8 +147,4 @@ class Pending:
     received_s: float
     deadline_s: float
     order: int  # of arrival, over all clients
-
-    @property
-    def held_bytes(self) -> int:
-        """What it takes in memory until it is answered."""
-        return len(self.frame.image) + len(self.frame.tag)
+    held_bytes: int  # what it takes in memory until it is answered

@@ -88,13 +88,14 @@ class FramePath:
         device_ms = frame.device_ms if self._policy.count_device else 0.0
         client.saw(frame, device_ms)
         deadline_s = now + self._left_ms(client, frame, device_ms) / 1000
-        pending = Pending(client, frame, now, deadline_s, self._arrivals)
+        held_bytes = len(frame.image) + len(frame.tag)
+        pending = Pending(client, frame, now, deadline_s, self._arrivals, held_bytes)
         self._arrivals += 1
         refused = self._refusal(pending)
         client.unanswered += 1
-        client.held_bytes += pending.held_bytes
+        client.held_bytes += held_bytes
         self._waiting += 1
-        self._held_bytes += pending.held_bytes
+        self._held_bytes += held_bytes
         self._idle.clear()
         self._tell(client, Ack(frame.id, (self._loop.time() - now) * 1000))
         if refused is not None or client.gone:
@@ -164,9 +165,10 @@ class FramePath:
         """Give `pending` its one answer."""
         client = pending.client
         client.unanswered -= 1
-        client.held_bytes -= pending.held_bytes
+        held_bytes = pending.held_bytes
+        client.held_bytes -= held_bytes
         self._waiting -= 1
-        self._held_bytes -= pending.held_bytes
+        self._held_bytes -= held_bytes
         if not self._waiting:
             self._idle.set()
         if client.gone:

@@ -80,7 +80,7 @@ class Service(pb_grpc.JellyfishServicer):  # type: ignore[misc]  # generated, wi
         try:
             ending, why = await self._serve(stream, context, news, ended)
             if ending is not Ending.CLEAN:
-                await context.abort(_CODES[ending], why)
+                await context.abort(_CODES[ending], str(why))  # gRPC takes no subclass of str
         finally:  # cancelled, for one: the connection broke
             stream.close()
 

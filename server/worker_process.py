@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from math import inf
 from typing import Any, cast
 
+from jellyfish.detections import Detections
 from jellyfish.errors import DeviceError
 from server.child import Child, ChildDied, Command, Launch, launch
 from server.devices.base import DeviceSpec
@@ -94,7 +96,9 @@ class ProcessWorker:
         self, dnn: int, frames: Sequence[WorkerFrame], pad_to: int | None = None
     ) -> BatchResult:
         """Run a batch."""
-        return cast(BatchResult, await self._call("run", dnn, tuple(frames), pad_to))
+        result = await self._call("run", dnn, tuple(frames), pad_to)
+        _check(result, len(frames))
+        return cast(BatchResult, result)
 
     async def close(self) -> None:
         """End the process at once: it holds nothing that would need saving."""
@@ -113,3 +117,23 @@ class ProcessWorker:
             return await self._child.call(method, *args)
         except ChildDied as died:
             raise WorkerDied(str(died)) from None
+
+
+def _check(result: Any, frames: int) -> None:
+    """Believe a process only what can be: it goes on to clients and into estimates.
+
+    Raises:
+        DeviceError: it makes no sense.
+    """
+    if not isinstance(result, BatchResult):
+        raise DeviceError(f"no result of a batch: {result!r:.80}")
+    if len(result.answers) != frames:
+        raise DeviceError(f"{len(result.answers)} answers to a batch of {frames}")
+    times_ms = (result.decode_ms, result.execute_ms, result.busy_ms)
+    if not all(0 <= ms < inf for ms in times_ms):
+        raise DeviceError(f"a batch took {times_ms} ms")
+    for answer in result.answers:
+        if not isinstance(answer, str | Detections):
+            raise DeviceError(f"no answer to a frame: {answer!r:.80}")
+        if isinstance(answer, Detections) and not answer.sensible:
+            raise DeviceError("detections with numbers that cannot be")

@@ -177,13 +177,18 @@ async def test_a_client_gives_up_when_told_to(tmp_path: Path) -> None:
 
 async def test_a_connection_that_is_lost_leaves_no_task_behind(tmp_path: Path) -> None:
     """gRPC reads frames to send in a task, which it does not end when the server ends the call."""
-    async with served(tmp_path) as port:
-        transport = GrpcTransport([f"127.0.0.1:{port}"])
+    port = free_port()
+    transport = GrpcTransport([f"127.0.0.1:{port}"])
+    async with served(tmp_path, port=port):
         await transport.connect()
         await transport.register("a", FPS, SLO_MS)
     with pytest.raises(RunError):
         await _listen(transport)
-    await transport.close()
+    async with served(tmp_path, port=port):
+        await transport.connect()
+        assert not await transport.resume()
+        await transport.register("a", FPS, SLO_MS)
+        await transport.close()
     async with asyncio.timeout(5):
         while any("_consume_request_iterator" in repr(task) for task in asyncio.all_tasks()):
             await asyncio.sleep(0.01)

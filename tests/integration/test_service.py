@@ -253,6 +253,15 @@ async def test_who_comes_back_in_time_has_its_seat_and_its_answers() -> None:
         assert engine.clients == [seated]
 
 
+async def test_who_is_put_out_is_told_why() -> None:
+    async with serving() as (port, engine), asyncio.timeout(10):
+        client = await Client(port).join()
+        await client.asks(0)
+        engine.put_out(engine.clients[0], Reason.KILLS_WORKERS)
+        assert await client.ends() is grpc.StatusCode.ABORTED
+        assert await client.call.details() == Reason.KILLS_WORKERS
+
+
 async def test_the_end_of_the_stream_waits_for_what_is_under_way() -> None:
     async with serving() as (port, engine), client(port) as one:
         await one.join(fps=100)

@@ -14,12 +14,11 @@ from statistics import median
 
 from jellyfish.errors import JellyfishError
 from jellyfish.files.atomic import write_json
+from tests.chaos.faults import Fault
 from tests.soak import figure
 from tests.soak.checks import Struck, Violation, share
-from tests.soak.faults import KINDS, Fault, draw
-from tests.soak.run import CLIENTS, Outcome, Soak, as_json
-
-GPUS = 2
+from tests.soak.faults import KINDS, draw, read_script
+from tests.soak.run import Outcome, Soak, as_json
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -27,6 +26,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=30.0, help="how long (30)")
     parser.add_argument("--seed", type=int, default=1, help="of the faults (1)")
     parser.add_argument("--kinds", help="only these, separated by commas")
+    parser.add_argument("--script", type=Path, help="faults of this script of tests/chaos instead")
     parser.add_argument("--out", type=Path, default=Path("results/soak"), help="(results/soak)")
     return parser.parse_args(arguments)
 
@@ -39,7 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"soak: no kind {unknown[0]!r}; there are: {', '.join(KINDS)}", file=sys.stderr)
         return 2
     shutil.rmtree(options.out, ignore_errors=True)
-    faults = draw(options.seed, options.minutes * 60, GPUS, CLIENTS, kinds)
+    faults = draw(options.seed, options.minutes * 60, kinds)
+    if options.script:
+        faults, left_out = read_script(options.script)
+        if left_out:
+            print(f"left out, since no real part can be made to do so: {', '.join(left_out)}")
     seen = asyncio.run(_run(options.out.resolve(), faults, options.minutes * 60, options.seed))
     if seen is None:
         return 1

@@ -14,10 +14,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jellyfish.files.atomic import read_json
 from jellyfish.files.journal import read_lines, write_each
 from jellyfish.files.streams import CLIENTS_LINES, FRAMES_LINES, PLANS_LINES, SUMMARY, unmade
 from jellyfish.records import Reason
-from tests.soak.faults import AFTER_S, HOSTILE, Fault
+from tests.chaos.faults import Fault
+from tests.soak.faults import AFTER_S, HOSTILE, numbers, party
 from tests.soak.watching import Probed, Sample, Stalls
 
 POINTS, MARGIN, FEW = 0.02, 0.05, 3
@@ -121,7 +123,8 @@ def frames_of(rows: Sequence[Sequence[dict[str, Any]]]) -> Frames:
 def judge(struck: Struck, frames: Frames, stalls: Stalls) -> None:
     """Fill in what a fault cost and how long it took to be over it."""
     fault = struck.fault
-    client = fault.number if fault.party == "link" else None
+    hit = numbers(fault) if party(fault) == "link" else []
+    client = hit[0] if len(hit) == 1 else None
     struck.before = share(frames.count(struck.begin_s - BEFORE_S, struck.begin_s, client))
     whole = frames.count(struck.begin_s, struck.end_s + struck.allowed_s)
     struck.lost = whole[0] - whole[1]
@@ -200,14 +203,12 @@ def answers(
 
 def collect(folder: Path) -> dict[str, Any]:
     """Return what a server wrote at its end; a killed one's is made of what it streamed."""
-    from jellyfish.files.atomic import read_json
-
     write_each(unmade(folder))
     value: dict[str, Any] = read_json(folder / SUMMARY)
     return value
 
 
-def half_lines(folder: Path, killed: bool) -> Iterator[Violation]:
+def half_lines(folder: Path) -> Iterator[Violation]:
     """Records are whole lines, but for the last one of a server that was killed."""
     for name in (CLIENTS_LINES, PLANS_LINES):
         path = folder / name

@@ -1,80 +1,56 @@
-"""Faults as data, drawn by a seed: what strikes whom, when, and for how long.
+"""Which faults strike whom and when, drawn by a seed: those of tests/chaos that real parts know.
 
-A fault has the form that tests/chaos gives it: {time_s, target, kind, state, for_s, value}. Here
-it strikes at its time, or once its predecessor's recovery has been measured if that takes longer.
+They have the same form. Here a fault strikes at its time, or once the recovery of the one before
+has been measured if that takes longer.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from random import Random
-from typing import Any
 
+from tests.chaos.faults import EVERYWHERE, Fault, Kind
+from tests.chaos.faults import KINDS as SIMULATED
+
+GPUS, CLIENTS = 2, 4
 WARM_S = 8.0  # before the first fault
 CALM_S = 2.0  # after the last one
 HEAL_S, PROBE_S, AFTER_S = 2.0, 2.0, 5.0  # see `allowed_s`; how long is measured then
 START_S = 4.0  # what a worker's or the server's start is taken for when a schedule is drawn
 
 
-@dataclass(frozen=True)
-class Fault:
-    """See the module. A fault without a length of its own (`for_s` 0) is over when it struck."""
-
-    time_s: float
-    target: str
-    kind: str
-    state: str = ""
-    for_s: float = 0.0
-    value: Any = None
-
-    @property
-    def party(self) -> str:
-        """Which kind of part it hits: gpu, planner, link, client or server."""
-        return self.target.partition(":")[0]
-
-    @property
-    def number(self) -> int:
-        """Which one of these."""
-        return int(self.target.partition(":")[2] or 0)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """How faults of a kind are drawn: of whom, for how long, with which values."""
-
-    target: str
-    for_s: tuple[float, float] = (0.0, 0.0)
-    values: Sequence[Any] = (None,)
-
-
+BOTH_WORLDS = (
+    *("worker dies", "worker pauses", "planner crashes", "planner hangs"),
+    *("link cut", "link one-way", "link reset", "link collapses"),
+    *("client floods", "client repeats ids", "client sends oversize", "client sends bombs"),
+    *("client never reads", "client vanishes", "client comes and goes", "client lies"),
+    *("server stalls", "server is killed", "server is stopped"),
+)
 KINDS: dict[str, Kind] = {
-    "worker dies": Kind("gpu", values=(-9, -11)),
-    "worker hangs": Kind("gpu"),  # stopped for good
-    "worker pauses": Kind("gpu", (0.05, 2.0)),
-    "planner crashes": Kind("planner"),
-    "planner hangs": Kind("planner", (0.3, 4.0)),
-    "link cut": Kind("link", (0.2, 6.0)),
-    "link one-way": Kind("link", (0.2, 4.0), values=("up", "down")),
-    "link reset": Kind("link"),
-    "link collapses": Kind("link", (1.0, 4.0), values=(0.05, 0.3)),  # Mbit/s
-    "client floods": Kind("client", (1.0, 5.0)),
-    "client repeats ids": Kind("client", (1.0, 5.0)),
-    "client sends oversize": Kind("client", (1.0, 5.0)),
-    "client sends bombs": Kind("client", (1.0, 5.0)),
-    "client never reads": Kind("client", (1.0, 5.0)),
-    "client vanishes": Kind("client", (1.0, 5.0)),
-    "client comes and goes": Kind("client", (1.0, 5.0)),
-    "client lies": Kind("client", (1.0, 5.0)),
-    "server stalls": Kind("server", (0.05, 2.0)),
-    "server is killed": Kind("server"),
-    "server is stopped": Kind("server", values=("once", "twice")),
+    **{name: SIMULATED[name] for name in BOTH_WORLDS},
+    "worker hangs": Kind("gpu", values=("now",)),
     "disk full": Kind("server", (2.0, 5.0)),
 }
-SERVER_SIDE = ("worker dies", "worker hangs", "worker pauses", "planner crashes", "planner hangs")
-SERVER_SIDE += ("server stalls", "server is killed", "disk full")
 HOSTILE = tuple(name for name, kind in KINDS.items() if kind.target == "client")
 RESTARTS = ("server is killed", "server is stopped")
+
+
+def party(fault: Fault) -> str:
+    """Return which kind of part a fault hits: gpu, planner, link, client or server."""
+    return fault.target.partition(":")[0]
+
+
+def numbers(fault: Fault) -> list[int]:
+    """Return which GPUs, or which clients' links, a fault hits."""
+    which, count = fault.target.partition(":")[2], GPUS if party(fault) == "gpu" else CLIENTS
+    return list(range(count)) if which == EVERYWHERE else [int(which or 0) % count]
+
+
+def lasts_s(fault: Fault) -> float:
+    """Return for how long a fault lasts, as it says."""
+    return float(fault.value) if fault.kind == "server stalls" else fault.for_s
 
 
 def allowed_s(fault: Fault, start_s: float) -> float:
@@ -84,20 +60,18 @@ def allowed_s(fault: Fault, start_s: float) -> float:
         fault: what struck.
         start_s: what the start of a worker takes here.
     """
-    return HEAL_S + PROBE_S + (start_s if fault.party in ("gpu", "server") else 0.0)
+    return HEAL_S + PROBE_S + (start_s if party(fault) in ("gpu", "server") else 0.0)
 
 
-def draw(
-    seed: int, length_s: float, gpus: int, clients: int, kinds: Sequence[str] = tuple(KINDS)
-) -> list[Fault]:
+def draw(seed: int, length_s: float, kinds: Sequence[str] = tuple(KINDS)) -> list[Fault]:
     """Return faults for a soak of that length: each kind once before any comes again."""
     rng = Random(seed)
     faults: list[Fault] = []
     at_s = WARM_S
     for name in _rounds(rng, kinds):
-        fault = _fault(rng, round(at_s, 3), name, gpus, clients)
+        fault = _fault(rng, round(at_s, 3), name)
         restart_s = START_S if name in RESTARTS else 0.0
-        at_s += fault.for_s + restart_s + allowed_s(fault, START_S) + AFTER_S + rng.random()
+        at_s += lasts_s(fault) + restart_s + allowed_s(fault, START_S) + AFTER_S + rng.random()
         if at_s > length_s - CALM_S:
             break
         faults.append(fault)
@@ -109,9 +83,9 @@ def _rounds(rng: Random, kinds: Sequence[str]) -> Iterator[str]:
         yield from rng.sample(list(kinds), len(kinds))
 
 
-def _fault(rng: Random, time_s: float, name: str, gpus: int, clients: int) -> Fault:
+def _fault(rng: Random, time_s: float, name: str) -> Fault:
     kind = KINDS[name]
-    number = {"gpu": gpus, "link": clients}.get(kind.target, 0)
+    number = {"gpu": GPUS, "link": CLIENTS}.get(kind.target, 0)
     values = list(kind.values)
     ranged = len(values) == 2 and all(isinstance(v, float) for v in values)
     return Fault(
@@ -121,3 +95,13 @@ def _fault(rng: Random, time_s: float, name: str, gpus: int, clients: int) -> Fa
         for_s=round(rng.uniform(*kind.for_s), 3),
         value=round(rng.uniform(*values), 3) if ranged else rng.choice(values),
     )
+
+
+def read_script(path: Path) -> tuple[list[Fault], list[str]]:
+    """Return the faults of a script of tests/chaos, and the kinds among them that are left out.
+
+    They strike one after another, however close they are in the script.
+    """
+    faults = [Fault(**fault) for fault in json.loads(path.read_text())["faults"]]
+    left_out = sorted({fault.kind for fault in faults} - set(KINDS))
+    return [fault for fault in faults if fault.kind in KINDS], left_out

@@ -26,6 +26,7 @@ from scripts.figures.style import (
     save,
 )
 from tests.soak.checks import Frames, Struck
+from tests.soak.faults import party
 from tests.soak.watching import Sample
 
 PARTIES = {  # what is hit, and how it is called and drawn
@@ -69,7 +70,7 @@ def draw(
         panels[0].set_ylim(0, 105)
         panels[4].set_xlabel("minutes")
         panels[4].set_xlim(0, (span[1] - span[0]) / 60)
-        seen = [party for party in PARTIES if any(s.fault.party == party for s in struck)]
+        seen = [name for name in PARTIES if any(party(s.fault) == name for s in struck)]
         handles = [Patch(color=PARTIES[p][1], alpha=0.35) for p in seen]
         wrong = Line2D([], [], color=BLACK, marker="x", linestyle="")
         names = [f"fault of: {PARTIES[p][0]}" for p in seen]
@@ -108,7 +109,7 @@ def _marks(axes: Axes, struck: Sequence[Struck], span: tuple[float, float]) -> N
     least = (span[1] - span[0]) / 60 / 300  # what is over at once is to be seen, too
     for one in struck:
         begin, end = ((t - span[0]) / 60 for t in (one.begin_s, one.end_s))
-        color = PARTIES[one.fault.party][1]
+        color = PARTIES[party(one.fault)][1]
         axes.axvspan(begin, max(end, begin + least), color=color, alpha=0.35, linewidth=0)
         if one.violations:
             axes.plot([begin], [axes.get_ylim()[1]], "x", color=BLACK, clip_on=False)

@@ -41,7 +41,7 @@ def spawn(*arguments: str, log: Path) -> subprocess.Popen[bytes]:
             stdout=sink,
             stderr=sink,
             start_new_session=True,
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - no thread holds a lock here
+            preexec_fn=die_with_parent,
         )
 
 
@@ -141,9 +141,9 @@ def _command(process: psutil.Process) -> list[str]:
 async def left_over(processes: list[psutil.Process]) -> list[str]:
     """Return those that are still there after a while, as pid and command; end them."""
     until_s = time.monotonic() + GONE_S
-    while time.monotonic() < until_s and any(map(_there, processes)):
+    while time.monotonic() < until_s and any(map(is_there, processes)):
         await asyncio.sleep(0.05)
-    left = [process for process in processes if _there(process)]
+    left = [process for process in processes if is_there(process)]
     names = [f"{p.pid} ({' '.join(_command(p)[1:4])})" for p in left]
     for process in left:
         with suppress(psutil.Error):
@@ -151,9 +151,10 @@ async def left_over(processes: list[psutil.Process]) -> list[str]:
     return names
 
 
-def _there(process: psutil.Process) -> bool:
+def is_there(process: psutil.Process) -> bool:
+    """Return whether it is neither gone nor a zombie."""
     with suppress(psutil.Error):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     return False
 
 

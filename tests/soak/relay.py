@@ -58,6 +58,7 @@ class Relay:
         """Break all connections and listen no more."""
         if self._server is not None:
             self._server.close()
+        self.heal()
         self.reset()
 
     async def _relay(self, near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
@@ -72,16 +73,14 @@ class Relay:
             return
         self._ends.add(forth)
         ways = (self._pass(UP, near, forth), self._pass(DOWN, far, back))
-        try:
-            tasks = [asyncio.ensure_future(way) for way in ways]
+        tasks = [asyncio.ensure_future(way) for way in ways]
+        with suppress(asyncio.CancelledError):  # asyncio's servers stumble over it
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        finally:
-            for end in (back, forth):
-                end.close()
-                self._ends.discard(end)
+        for task in tasks:
+            task.cancel()
+        for end in (back, forth):
+            end.close()
+            self._ends.discard(end)
 
     async def _pass(self, way: str, source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
         with suppress(OSError):

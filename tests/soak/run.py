@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from jellyfish.files.atomic import read_json, write_json
+from tests.chaos.faults import Fault
 from tests.soak import checks
 from tests.soak.checks import Struck, Violation
-from tests.soak.faults import Fault, allowed_s
+from tests.soak.faults import CLIENTS, allowed_s
 from tests.soak.life import Disk, left_over, marked, spawn
 from tests.soak.material import prepare
 from tests.soak.relay import Relay
 from tests.soak.strikes import World, end_at_once
 from tests.soak.watching import Probe, Probed, Sample, Sampler, Stalls
 
-CLIENTS, FPS, SLO_MS = 4, 10.0, 300.0
+FPS, SLO_MS = 10.0, 300.0
 UP_S, LOAD_END_S = 30.0, 20.0
 
 
@@ -98,8 +99,8 @@ class Soak:
         striking = asyncio.create_task(self._strike_all(world, start_s))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({striking, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (striking, stopping):
-            task.cancel()
+        striking.cancel()
+        stopping.cancel()
         if isinstance(
             error := (await asyncio.gather(striking, return_exceptions=True))[0], Exception
         ):
@@ -165,7 +166,7 @@ class Soak:
         summaries = []
         for life in world.lives:
             where = folder / life.out.name
-            found += checks.half_lines(where, life.killed)
+            found += checks.half_lines(where)
             found += checks.bad_lines(where / life.log.name)
             summaries.append((checks.collect(where), life.killed))
             found += checks.books(*summaries[-1][:1], where.name, life.killed)

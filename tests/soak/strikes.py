@@ -14,10 +14,12 @@ from typing import Any
 
 import psutil
 
-from tests.soak.faults import Fault
-from tests.soak.life import Disk, Life, left_over, spawn
+from tests.chaos.faults import Fault
+from tests.soak.faults import lasts_s, numbers
+from tests.soak.life import Disk, Life, is_there, left_over, spawn
 from tests.soak.relay import Relay
 
+LINK_MBPS = 10.0  # what a link that collapses had: it carries all sizes at 10 frames/s
 HUNG_S = 5.0  # a worker that hangs is ended by the server within this, at a load of 4
 VISIT_S = 5.0  # beyond its time, a hostile client's process may take to start and end
 
@@ -79,24 +81,27 @@ class World:
 
     # --- the server's parts
 
+    def _workers(self, fault: Fault) -> list[psutil.Process]:
+        workers = map(self.life.worker, numbers(fault))
+        return [worker for worker in workers if worker is not None]
+
     async def _worker_dies(self, fault: Fault) -> None:
-        if (worker := self.life.worker(fault.number)) is not None:
-            _send(worker, signal.Signals(-fault.value))
+        for worker in self._workers(fault):
+            _send(worker, signal.SIGSEGV if fault.value == -signal.SIGSEGV else signal.SIGKILL)
 
     async def _worker_hangs(self, fault: Fault) -> None:
-        if (worker := self.life.worker(fault.number)) is None:
-            return
-        _send(worker, signal.SIGSTOP)
+        workers = self._workers(fault)
+        for worker in workers:
+            _send(worker, signal.SIGSTOP)
         until_s = time.monotonic() + HUNG_S
-        while worker.is_running() and time.monotonic() < until_s:
+        while any(map(is_there, workers)) and time.monotonic() < until_s:
             await asyncio.sleep(0.02)
-        if worker.is_running():
+        for worker in filter(is_there, workers):
             self._complain(f"a worker that hangs is still there after {HUNG_S:g} s")
             _send(worker, signal.SIGCONT)
 
     async def _worker_pauses(self, fault: Fault) -> None:
-        if (worker := self.life.worker(fault.number)) is not None:
-            await _pause(worker, fault.for_s)
+        await asyncio.gather(*(_pause(worker, fault.for_s) for worker in self._workers(fault)))
 
     async def _planner_crashes(self, fault: Fault) -> None:
         for planner in self.life.children("planner_process"):
@@ -109,7 +114,7 @@ class World:
     # --- the server
 
     async def _server_stalls(self, fault: Fault) -> None:
-        await _pause(psutil.Process(self.life.process.pid), fault.for_s)
+        await _pause(psutil.Process(self.life.process.pid), lasts_s(fault))
 
     async def _server_is_killed(self, fault: Fault) -> None:
         children = self.life.children()
@@ -146,18 +151,19 @@ class World:
     # --- the way there, and who comes
 
     async def _link(self, fault: Fault) -> None:
-        relay = self.relays[fault.number % len(self.relays)]
-        if fault.kind == "link reset":
-            relay.reset()
-            return
-        if fault.kind == "link collapses":
-            relay.slow(fault.value)
-        else:
-            relay.cut(*([fault.value] if fault.value else []))
+        relays = [self.relays[i] for i in numbers(fault)]
+        for relay in relays:
+            if fault.kind == "link reset":
+                relay.reset()
+            elif fault.kind == "link collapses":
+                relay.slow(fault.value * LINK_MBPS)
+            else:
+                relay.cut(*([fault.value] if fault.value else []))
         try:
             await asyncio.sleep(fault.for_s)
         finally:
-            relay.heal()
+            for relay in relays:
+                relay.heal()
 
     async def _visit(self, fault: Fault) -> None:
         arguments = (fault.kind, str(self.life.port), str(fault.for_s))

@@ -1,4 +1,4 @@
-"""What is seen from outside while a soak runs: health and a probe, memory, files, threads, bytes."""
+"""What is seen from outside while a soak runs: health, a probe, memory, files, threads, bytes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Probe:
         finally:
             with suppress(JellyfishError):
                 await self._transport.close()
-            await self._channel.close()
+            await self._channel.close(None)
 
     async def _serving(self) -> bool:
         stub = health_pb2_grpc.HealthStub(self._channel)

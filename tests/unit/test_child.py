@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -22,8 +23,10 @@ from server.settings import EngineConfig, Settings
 from server.stalls import LoopStalls
 from server.worker import BatchResult, WorkerFrame
 from server.worker_calls import WorkerCalls
+from server.worker_process import ProcessWorker
 from tests.chaos import sockets
-from tests.engine_world import LoopWorker, profile
+from tests.engine_world import profile
+from tests.simulated import emulated_device
 
 
 class Puppet:
@@ -91,14 +94,17 @@ NONSENSE = {
 @pytest.mark.parametrize(
     ("why", "result"), [(why, result) for why, results in NONSENSE.items() for result in results]
 )
-def test_a_workers_nonsense_is_an_error_and_goes_no_further(why: str, result: Any) -> None:
-    class Nonsense(LoopWorker):
-        async def run(self, *_: Any, **__: Any) -> Any:
+def test_a_workers_nonsense_is_an_error_and_goes_no_further(
+    why: str, result: Any, tmp_path: Path
+) -> None:
+    class Nonsense(ProcessWorker):
+        async def _call(self, method: str, *args: Any) -> Any:
             return result
 
     async def play() -> None:
         settings = Settings(profile=profile(), policy=policy("jellyfish"), config=EngineConfig())
-        calls = WorkerCalls(Nonsense(profile()), settings, LoopStalls())
+        worker = Nonsense(emulated_device(tmp_path, seed=1), "worker")
+        calls = WorkerCalls(worker, settings, LoopStalls())
         before = calls.overhead.ms(0.0)
         with pytest.raises(DeviceError, match=why):
             await calls.run(0, [WorkerFrame(b"", b"", 128)] * 2)

@@ -66,7 +66,7 @@ MUTANTS = [
         instead(lambda *_: 10.0),
     ),
     Mutant("idle workers are not pinged", "server.worker_calls:PING_TIMEOUT_S", instead(1e9)),
-    Mutant("workers are believed", "server.worker_calls:_check", instead(lambda *_: None)),
+    Mutant("workers are believed", "server.worker_process:_check", instead(lambda *_: None)),
     Mutant(
         "stalls of the loop are charged to workers",
         "server.stalls:LoopStalls.total_s",
