@@ -78,6 +78,8 @@ class Service(pb_grpc.JellyfishServicer):  # type: ignore[misc]  # generated, wi
         except RejectedError as error:
             await _refuse(context, error)
         try:
+            # Not with the first message: while that is under way, gRPC would refuse to abort.
+            await context.send_initial_metadata(())
             ending, why = await self._serve(stream, context, news, ended)
             if ending is not Ending.CLEAN:
                 await context.abort(_CODES[ending], str(why))  # gRPC takes no subclass of str

@@ -494,6 +494,9 @@ class Context:
     def set_trailing_metadata(self, _: Any) -> None:
         pass
 
+    async def send_initial_metadata(self, _: Any) -> None:
+        pass
+
     async def abort(self, code: grpc.StatusCode, details: str = "", _: Any = ()) -> None:
         self.status = code, details
         raise grpc.aio.AbortError

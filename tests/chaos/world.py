@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,9 +50,6 @@ START_TIMEOUT_S = 4.0  # for a simulated worker that takes half a second
 CONFIG = EngineConfig(
     cached_dnns=2, max_clients=64, load_timeout_s=START_TIMEOUT_S, check_images=True
 )
-
-logging.getLogger("server").setLevel(logging.CRITICAL + 1)
-logging.getLogger("client").setLevel(logging.CRITICAL + 1)
 
 
 def profile_of(latency_ms: float) -> Profile:

@@ -188,6 +188,20 @@ async def test_tokens_are_what_admits_and_removes() -> None:
         assert await one.open(one.token).code() is grpc.StatusCode.UNAUTHENTICATED
 
 
+async def test_a_stream_that_is_taken_over_while_it_opens_ends_with_the_reason() -> None:
+    """Its first message is under way at that moment, beside which gRPC aborts no call."""
+    async with serving() as (port, _), client(port) as one:
+        for _ in range(20):
+            await one.join()
+            other = one.open(one.token)
+            async with asyncio.timeout(10):
+                ways = [asyncio.create_task(ended(call)) for call in (one.call, other)]
+                done, left = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                assert {way.result() for way in done} == {grpc.StatusCode.ABORTED}
+                await one.stub.Unregister(pb.UnregisterRequest(token=one.token))
+                await asyncio.wait(left)
+
+
 @pytest.mark.parametrize(
     ("fps", "slo_ms"),
     [
