@@ -69,9 +69,9 @@ def test_lines_that_nobody_reads_are_dropped_and_counted() -> None:
     _, errors = process.communicate("go on\n", timeout=60)
     lines = errors.splitlines()
     numbers = [int(line.split()[1]) for line in lines if line.startswith("line ")]
-    assert numbers == list(range(len(numbers)))  # the oldest ones, in order
-    (said,) = (line for line in lines if line.endswith("were dropped: nobody read them"))
-    dropped = int(said.split()[0])
+    assert numbers == sorted(set(numbers)), "in order, none twice"
+    said = [line for line in lines if line.endswith("were dropped: nobody read them")]
+    dropped = sum(int(line.split()[0]) for line in said)
     assert len(numbers) + ("last words" in lines) + dropped == 20001
     assert dropped > 10_000
     assert process.returncode == 0
