@@ -179,12 +179,12 @@ async def test_a_connection_that_is_lost_leaves_no_task_behind(tmp_path: Path) -
     """gRPC reads frames to send in a task, which it does not end when the server ends the call."""
     port = free_port()
     transport = GrpcTransport([f"127.0.0.1:{port}"])
-    async with served(tmp_path, port=port):
+    async with served(tmp_path / "first", port=port):
         await transport.connect()
         await transport.register("a", FPS, SLO_MS)
     with pytest.raises(RunError):
         await _listen(transport)
-    async with served(tmp_path, port=port):
+    async with served(tmp_path / "second", port=port):
         await transport.connect()
         assert not await transport.resume()
         await transport.register("a", FPS, SLO_MS)
