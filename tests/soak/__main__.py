@@ -17,7 +17,7 @@ from jellyfish.files.atomic import write_json
 from tests.chaos.faults import Fault
 from tests.soak import figure
 from tests.soak.checks import Struck, Violation, share
-from tests.soak.faults import KINDS, draw, read_script
+from tests.soak.faults import KINDS, draw, read_script, takes_s
 from tests.soak.run import Outcome, Soak, as_json
 
 
@@ -39,12 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"soak: no kind {unknown[0]!r}; there are: {', '.join(KINDS)}", file=sys.stderr)
         return 2
     shutil.rmtree(options.out, ignore_errors=True)
-    faults = draw(options.seed, options.minutes * 60, kinds)
+    length_s = options.minutes * 60
+    faults = draw(options.seed, length_s, kinds)
     if options.script:
         faults, left_out = read_script(options.script)
+        length_s = takes_s(faults)
         if left_out:
             print(f"left out, since no real part can be made to do so: {', '.join(left_out)}")
-    seen = asyncio.run(_run(options.out.resolve(), faults, options.minutes * 60, options.seed))
+    seen = asyncio.run(_run(options.out.resolve(), faults, length_s, options.seed))
     if seen is None:
         return 1
     write_json(options.out / "soak.json", as_json(seen, options.seed))

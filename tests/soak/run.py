@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jellyfish.errors import JellyfishError
 from jellyfish.files.atomic import read_json, write_json
 from tests.chaos.faults import Fault
 from tests.soak import checks
@@ -168,8 +169,12 @@ class Soak:
             where = folder / life.out.name
             found += checks.half_lines(where)
             found += checks.bad_lines(where / life.log.name)
-            summaries.append((checks.collect(where), life.killed))
-            found += checks.books(*summaries[-1][:1], where.name, life.killed)
+            try:
+                summaries.append((checks.collect(where), life.killed))
+            except JellyfishError as error:
+                found.append(Violation("records", f"{where.name}: {error}"))
+            else:
+                found += checks.books(summaries[-1][0], where.name, life.killed)
         for client, mine in enumerate(rows):
             found += checks.ticks(mine, client, seen.end_s)
             if (told := folder / f"client-{client}.json").exists():

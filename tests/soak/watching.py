@@ -133,6 +133,7 @@ class Sampler:
     def __init__(self, lives: list[Life], load: Callable[[], int]) -> None:
         self.samples: list[Sample] = []
         self._lives, self._load = lives, load
+        self._written: dict[int, tuple[int, int]] = {}  # by each server: log and records
 
     async def run(self) -> None:
         """Sample for ever; while a process is not there, nothing is taken down."""
@@ -144,7 +145,10 @@ class Sampler:
     def _sample(self) -> Sample:
         server, load = psutil.Process(self._lives[-1].process.pid), psutil.Process(self._load())
         children = [child for child in server.children() if child.status() != psutil.STATUS_ZOMBIE]
-        mine = _mb(server)
+        mine, written = _mb(server), self._written
+        for number, life in enumerate(self._lives):
+            records = sum(map(_size, life.out.glob("*.jsonl")))  # which become tables at its end
+            written[number] = _size(life.log), max(records, written.get(number, (0, 0))[1])
         return Sample(
             time_s=asyncio.get_running_loop().time(),
             life=len(self._lives) - 1,
@@ -156,8 +160,8 @@ class Sampler:
             load_mb=_mb(load),
             load_files=load.num_fds(),
             load_threads=load.num_threads(),
-            log_bytes=sum(_size(life.log) for life in self._lives),
-            record_bytes=sum(_size(p) for life in self._lives for p in life.out.glob("*.jsonl")),
+            log_bytes=sum(log for log, _ in written.values()),
+            record_bytes=sum(records for _, records in written.values()),
         )
 
 

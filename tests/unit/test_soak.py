@@ -74,8 +74,14 @@ def test_frames_that_stay_late_are_a_violation_unless_the_machine_was_busy() -> 
 
 def test_a_fault_of_a_link_is_judged_by_its_client() -> None:
     target = "link:2"
-    assert judged(struck("link cut", target=target), frames((20, 60), client=1)) == []
+    assert judged(struck("link cut", target=target), frames((30, 60), client=1)) == []
     assert judged(struck("link cut", target=target), frames((20, 60), client=2)) == ["recovery"]
+
+
+def test_the_link_of_one_costs_the_others_nothing() -> None:
+    meanwhile = frames((20, 23), client=1)
+    assert judged(struck("link cut", 4.0, target="link:1"), meanwhile) == []
+    assert judged(struck("link cut", 4.0, target="link:2"), meanwhile) == ["isolation"]
 
 
 def test_a_visit_that_costs_others_is_a_violation() -> None:
