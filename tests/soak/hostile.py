@@ -114,7 +114,7 @@ class Visit:
             await asyncio.sleep(1 / 30)
 
     async def never_reads(self) -> None:
-        visitors = [await self.visitor(fps=100, read=False) for _ in range(3)]
+        visitors = [await self.visitor(fps=30, read=False) for _ in range(3)]
         number = 0
         while True:
             for visitor in visitors:
@@ -140,7 +140,7 @@ class Visit:
             await asyncio.sleep(0.05)
 
     async def lies(self) -> None:
-        visitor = await self.visitor(fps=100, slo_ms=300)
+        visitor = await self.visitor(fps=60, slo_ms=300)
         number = 0
         while True:
             odd = float(ODD[number % len(ODD)])

@@ -158,6 +158,12 @@ def is_there(process: psutil.Process) -> bool:
     return False
 
 
+def unmount(path: Path) -> None:
+    """Unmount what is mounted there, if anything is."""
+    if path.is_mount():
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
 class Disk:
     """Where servers write: a small tmpfs of its own for root, else a plain folder.
 
@@ -188,5 +194,5 @@ class Disk:
         self.free()
         shutil.copytree(self.path, keep, dirs_exist_ok=True)
         if self.own:
-            subprocess.run(["umount", "-l", str(self.path)], check=True)
+            unmount(self.path)
         shutil.rmtree(self.path, ignore_errors=True)

@@ -22,6 +22,7 @@ from tests.soak.relay import Relay
 from tests.soak.strikes import World, end_at_once
 from tests.soak.watching import Probe, Probed, Sample, Sampler, Stalls
 
+MODEL, DISK = "model", "disk"  # in the folder of a soak
 FPS, SLO_MS = 10.0, 300.0
 UP_S, LOAD_END_S = 30.0, 20.0
 
@@ -53,7 +54,7 @@ class Soak:
     def __init__(self, folder: Path, faults: Sequence[Fault], length_s: float, seed: int) -> None:
         self._folder, self._faults, self._length_s = folder, faults, length_s
         self._seed = seed
-        self._disk = Disk(folder / "disk")
+        self._disk = Disk(folder / DISK)
         self._load: subprocess.Popen[bytes] | None = None
         self._world: World | None = None
         self.seen = Outcome()
@@ -69,7 +70,7 @@ class Soak:
 
     async def run(self, stop: asyncio.Event) -> Outcome:
         """Run until the time is over or `stop` is set; return what was seen, all checked."""
-        job = await asyncio.to_thread(prepare, self._folder / "model")
+        job = await asyncio.to_thread(prepare, self._folder / MODEL)
         world = self._world = World(job, self._disk, self._folder, self._seed)
         try:
             async with AsyncExitStack() as ends:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +120,7 @@ class Sample:
     load_threads: int
     log_bytes: int  # of all servers so far
     record_bytes: int
+    waited_s: float  # for a core: server, workers and planner, since the sample before
 
 
 class Sampler:
@@ -133,6 +134,7 @@ class Sampler:
     def __init__(self, lives: list[Life], load: Callable[[], int]) -> None:
         self.samples: list[Sample] = []
         self._lives, self._load = lives, load
+        self._waits: dict[int, float] = {}  # of each process, ever
         self._written: dict[int, tuple[int, int]] = {}  # by each server: log and records
 
     async def run(self) -> None:
@@ -162,7 +164,22 @@ class Sampler:
             load_threads=load.num_threads(),
             log_bytes=sum(log for log, _ in written.values()),
             record_bytes=sum(records for _, records in written.values()),
+            waited_s=self._waited_s([server, *children]),
         )
+
+    def _waited_s(self, processes: Sequence[psutil.Process]) -> float:
+        now = {process.pid: _waits_s(process.pid) for process in processes}
+        before, self._waits = self._waits, now
+        return sum(max(0.0, now[pid] - before.get(pid, now[pid])) for pid in now)
+
+
+def _waits_s(pid: int) -> float:
+    """Return for how long all threads of a process have been ready and had no core."""
+    waited_ns = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):
+            waited_ns += int((task / "schedstat").read_text().split()[1])
+    return waited_ns / 1e9
 
 
 def _mb(process: psutil.Process) -> float:

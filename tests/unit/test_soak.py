@@ -175,7 +175,7 @@ def samples(**last: float) -> list[Sample]:
     made = []
     for second in range(120):
         values: dict[str, Any] = dict.fromkeys(names, 20)
-        values |= {"children": 3, "log_bytes": second * 100, "record_bytes": 0}
+        values |= {"children": 3, "log_bytes": second * 100, "record_bytes": 0, "waited_s": 0.0}
         grown = {k: v * second / 120 + values[k] for k, v in last.items()}
         made.append(Sample(time_s=float(second), life=0, **{**values, **grown}))
     return made
