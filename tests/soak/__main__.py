@@ -82,7 +82,7 @@ def clear(out: Path) -> bool:
     """Remove what an earlier soak left, one that was killed included; refuse anything else."""
     if not out.exists() or not any(out.iterdir()):
         return True
-    if not (out / MODEL).exists():
+    if not any((out / part).exists() for part in (MODEL, DISK)):
         return False
     unmount(out / DISK)
     shutil.rmtree(out)
