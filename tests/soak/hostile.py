@@ -14,7 +14,6 @@ from typing import Any
 
 import grpc
 
-from client.linux import die_with_parent
 from jellyfish.protocol import jellyfish_pb2 as pb
 from jellyfish.protocol.jellyfish_pb2_grpc import JellyfishStub
 from tests.jpeg_files import scan_bomb
@@ -165,5 +164,4 @@ async def visit(kind: str, port: int, for_s: float) -> None:
 
 
 if __name__ == "__main__":
-    die_with_parent()
     asyncio.run(visit(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))

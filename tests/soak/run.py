@@ -120,7 +120,7 @@ class Soak:
         stream_s = 2 * self._length_s + 600  # it is told when to end
         write_json(job, {"out": str(self._folder), "clients": clients, "stream_s": stream_s})
         log = self._folder / "load.log"
-        self._load = spawn("-m", "tests.soak.load", str(job), log=log)
+        self._load = spawn("tests.soak.load", str(job), log=log)
         until_s, rows = _now() + UP_S, self._folder / "client-0.frames.jsonl"
         while not (rows.exists() and rows.stat().st_size) and _now() < until_s:
             await asyncio.sleep(0.1)
