@@ -31,6 +31,7 @@ LIE_S = 3.0  # so long health may say SERVING while no probe is served
 LAST_S = 2.0  # frames of the last moments may be under way
 KILL_S = 2.0  # of records that a killed server may lose: one, and one for a busy machine
 CHILDREN = 3  # two workers and a planner
+RESTART_SAMPLES = 5  # a busy machine may have cost a worker that no fault did
 SETTLED_S = 15.0  # after a server's start its memory is looked at
 GROWTH_MB, GROWTH_SHARE = 24.0, 0.05  # of a process's memory in one life
 MORE_FILES, MORE_THREADS = 8, 4
@@ -295,11 +296,7 @@ def growth(samples: Sequence[Sample], ready_s: dict[int, float]) -> Iterator[Vio
     """Memory, files and threads stay as they are; `samples` are quiet ones."""
     for life, from_s in ready_s.items():
         some = [s for s in samples if s.life == life and s.time_s - from_s > SETTLED_S]
-        for sample in some:
-            if sample.children != CHILDREN:
-                text = f"server {life} has {sample.children} children, not {CHILDREN}"
-                yield Violation("processes", text, sample.time_s)
-                break
+        yield from _children(some, life)
         yield from _grows(some, "server_mb", f"server {life}", "MB", GROWTH_MB)
         yield from _grows(some, "files", f"server {life}", "open files", MORE_FILES)
         yield from _grows(some, "threads", f"server {life}", "threads", MORE_THREADS)
@@ -308,6 +305,17 @@ def growth(samples: Sequence[Sample], ready_s: dict[int, float]) -> Iterator[Vio
         yield from _grows(warm, "load_mb", "the clients", "MB", GROWTH_MB)
         yield from _grows(warm, "load_files", "the clients", "open files", MORE_FILES)
         yield from _grows(warm, "load_threads", "the clients", "threads", MORE_THREADS)
+
+
+def _children(samples: Sequence[Sample], life: int) -> Iterator[Violation]:
+    """A child more is too much; one less is too much where no other takes its place in time."""
+    missing = 0
+    for sample in samples:
+        missing = missing + 1 if sample.children < CHILDREN else 0
+        if sample.children > CHILDREN or missing >= RESTART_SAMPLES:
+            text = f"server {life} has {sample.children} children, not {CHILDREN}"
+            yield Violation("processes", text, sample.time_s)
+            return
 
 
 def _grows(
