@@ -16,6 +16,7 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -206,15 +207,16 @@ class BlockingPipe:
         self._lock = threading.Lock()
 
     def send(self, message: Any) -> None:
-        """Send `message`."""
+        """Send `message`; nobody gets it where the other end is gone."""
         data = b"".join(pack(message))
-        with self._lock:
+        with self._lock, suppress(ConnectionError):
             self._socket.sendall(data)
 
     def messages(self) -> Iterator[Parts]:
-        """Yield each message, for `unpack`, until the other end closes."""
+        """Yield each message, for `unpack`, until the other end closes or is gone."""
         unpacker = Unpacker()
-        while count := self._socket.recv_into(unpacker.space()):
-            parts = unpacker.took(count)
-            if parts is not None:
-                yield parts
+        with suppress(ConnectionError):
+            while count := self._socket.recv_into(unpacker.space()):
+                parts = unpacker.took(count)
+                if parts is not None:
+                    yield parts

@@ -17,8 +17,9 @@ from jellyfish.files.atomic import write_json
 from tests.chaos.faults import Fault
 from tests.soak import figure
 from tests.soak.checks import Struck, Violation, share
-from tests.soak.faults import KINDS, draw, read_script
-from tests.soak.run import Outcome, Soak, as_json
+from tests.soak.faults import KINDS, draw, read_script, takes_s
+from tests.soak.life import unmount
+from tests.soak.run import DISK, MODEL, Outcome, Soak, as_json
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -38,13 +39,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := sorted(set(kinds) - set(KINDS)):
         print(f"soak: no kind {unknown[0]!r}; there are: {', '.join(KINDS)}", file=sys.stderr)
         return 2
-    shutil.rmtree(options.out, ignore_errors=True)
-    faults = draw(options.seed, options.minutes * 60, kinds)
+    if not clear(options.out):
+        print(
+            f"soak: {options.out} is not empty and no soak's; give another --out", file=sys.stderr
+        )
+        return 2
+    length_s = options.minutes * 60
+    faults = draw(options.seed, length_s, kinds)
     if options.script:
         faults, left_out = read_script(options.script)
+        length_s = takes_s(faults)
         if left_out:
             print(f"left out, since no real part can be made to do so: {', '.join(left_out)}")
-    seen = asyncio.run(_run(options.out.resolve(), faults, options.minutes * 60, options.seed))
+    seen = asyncio.run(_run(options.out.resolve(), faults, length_s, options.seed))
     if seen is None:
         return 1
     write_json(options.out / "soak.json", as_json(seen, options.seed))
@@ -69,6 +76,17 @@ async def _run(folder: Path, faults: list[Fault], length_s: float, seed: int) ->
     except JellyfishError as error:
         print(f"soak: {error}", file=sys.stderr)
         return None
+
+
+def clear(out: Path) -> bool:
+    """Remove what an earlier soak left, one that was killed included; refuse anything else."""
+    if not out.exists() or not any(out.iterdir()):
+        return True
+    if not any((out / part).exists() for part in (MODEL, DISK)):
+        return False
+    unmount(out / DISK)
+    shutil.rmtree(out)
+    return True
 
 
 def violations(seen: Outcome) -> list[tuple[Struck | None, Violation]]:

@@ -33,7 +33,6 @@ KINDS: dict[str, Kind] = {
     "worker hangs": Kind("gpu", values=("now",)),
     "disk full": Kind("server", (2.0, 5.0)),
 }
-HOSTILE = tuple(name for name, kind in KINDS.items() if kind.target == "client")
 RESTARTS = ("server is killed", "server is stopped")
 
 
@@ -105,3 +104,9 @@ def read_script(path: Path) -> tuple[list[Fault], list[str]]:
     faults = [Fault(**fault) for fault in json.loads(path.read_text())["faults"]]
     left_out = sorted({fault.kind for fault in faults} - set(KINDS))
     return [fault for fault in faults if fault.kind in KINDS], left_out
+
+
+def takes_s(faults: Sequence[Fault]) -> float:
+    """Return how long a script takes at most."""
+    each = (lasts_s(fault) + 2 * START_S + allowed_s(fault, START_S) + AFTER_S for fault in faults)
+    return faults[0].time_s + sum(each) + CALM_S if faults else CALM_S

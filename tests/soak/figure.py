@@ -60,7 +60,13 @@ def draw(
         _line(panels[3], samples, span, "load_threads", GREY, "clients")
         _line(panels[4], samples, span, "log_bytes", BLUE, "log", 1 / 1024)
         _line(panels[4], samples, span, "record_bytes", BLACK, "records", 1 / 1024)
-        titles = ("frames in time (%)", "memory (MB)", "open files", "threads", "written (kB)")
+        titles = (
+            "frames of honest clients in time (%)",
+            "memory (MB)",
+            "open files",
+            "threads",
+            "written (kB)",
+        )
         for i, (axes, title) in enumerate(zip(panels, titles, strict=True)):
             letter(axes, i, title)
             axes.set_ylim(bottom=0)

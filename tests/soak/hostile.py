@@ -14,7 +14,6 @@ from typing import Any
 
 import grpc
 
-from client.linux import die_with_parent
 from jellyfish.protocol import jellyfish_pb2 as pb
 from jellyfish.protocol.jellyfish_pb2_grpc import JellyfishStub
 from tests.jpeg_files import scan_bomb
@@ -114,7 +113,7 @@ class Visit:
             await asyncio.sleep(1 / 30)
 
     async def never_reads(self) -> None:
-        visitors = [await self.visitor(fps=100, read=False) for _ in range(3)]
+        visitors = [await self.visitor(fps=30, read=False) for _ in range(3)]
         number = 0
         while True:
             for visitor in visitors:
@@ -140,7 +139,7 @@ class Visit:
             await asyncio.sleep(0.05)
 
     async def lies(self) -> None:
-        visitor = await self.visitor(fps=100, slo_ms=300)
+        visitor = await self.visitor(fps=60, slo_ms=300)
         number = 0
         while True:
             odd = float(ODD[number % len(ODD)])
@@ -165,5 +164,4 @@ async def visit(kind: str, port: int, for_s: float) -> None:
 
 
 if __name__ == "__main__":
-    die_with_parent()
     asyncio.run(visit(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))

@@ -15,7 +15,6 @@ from typing import Any
 
 import psutil
 
-from client.linux import die_with_parent
 from jellyfish.errors import RunError
 from jellyfish.files.atomic import read_json, write_json
 from tests.zoo_models import ROOT
@@ -30,18 +29,17 @@ def environment() -> dict[str, str]:
     return {**os.environ, MARK: str(os.getpid())}
 
 
-def spawn(*arguments: str, log: Path) -> subprocess.Popen[bytes]:
-    """Start `python ARGUMENTS` in a group of its own; it dies with this process."""
+def spawn(module: str, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
+    """Start `python -m MODULE ARGUMENTS` in a group of its own; it dies with this process."""
     with log.open("ab") as sink:
         return subprocess.Popen(
-            [sys.executable, *arguments],
+            [sys.executable, "-m", "tests.soak.child", module, *arguments],
             cwd=ROOT,
             env=environment(),
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,
             start_new_session=True,
-            preexec_fn=die_with_parent,
         )
 
 
@@ -73,7 +71,7 @@ class Life:
         )
         self.killed = False
         self.begin_s, self.ready_s = time.monotonic(), float("nan")
-        self.process = spawn("-m", "server", "--job", str(out / "server.job.json"), log=self.log)
+        self.process = spawn("server", "--job", str(out / "server.job.json"), log=self.log)
 
     @property
     def log(self) -> Path:
@@ -158,6 +156,12 @@ def is_there(process: psutil.Process) -> bool:
     return False
 
 
+def unmount(path: Path) -> None:
+    """Unmount what is mounted there, if anything is."""
+    if path.is_mount():
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
 class Disk:
     """Where servers write: a small tmpfs of its own for root, else a plain folder.
 
@@ -188,5 +192,5 @@ class Disk:
         self.free()
         shutil.copytree(self.path, keep, dirs_exist_ok=True)
         if self.own:
-            subprocess.run(["umount", "-l", str(self.path)], check=True)
+            unmount(self.path)
         shutil.rmtree(self.path, ignore_errors=True)

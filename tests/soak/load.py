@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from client.grpc_transport import GrpcTransport
-from client.linux import die_with_parent
 from client.session import Session, SessionConfig
 from client.transport import Received
 from jellyfish.detections import Detections
@@ -120,5 +119,4 @@ async def run(job: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    die_with_parent()
     asyncio.run(run(json.loads(Path(sys.argv[1]).read_text())))

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jellyfish.errors import JellyfishError
 from jellyfish.files.atomic import read_json, write_json
 from tests.chaos.faults import Fault
 from tests.soak import checks
@@ -21,6 +22,7 @@ from tests.soak.relay import Relay
 from tests.soak.strikes import World, end_at_once
 from tests.soak.watching import Probe, Probed, Sample, Sampler, Stalls
 
+MODEL, DISK = "model", "disk"  # in the folder of a soak
 FPS, SLO_MS = 10.0, 300.0
 UP_S, LOAD_END_S = 30.0, 20.0
 
@@ -52,7 +54,7 @@ class Soak:
     def __init__(self, folder: Path, faults: Sequence[Fault], length_s: float, seed: int) -> None:
         self._folder, self._faults, self._length_s = folder, faults, length_s
         self._seed = seed
-        self._disk = Disk(folder / "disk")
+        self._disk = Disk(folder / DISK)
         self._load: subprocess.Popen[bytes] | None = None
         self._world: World | None = None
         self.seen = Outcome()
@@ -68,7 +70,7 @@ class Soak:
 
     async def run(self, stop: asyncio.Event) -> Outcome:
         """Run until the time is over or `stop` is set; return what was seen, all checked."""
-        job = await asyncio.to_thread(prepare, self._folder / "model")
+        job = await asyncio.to_thread(prepare, self._folder / MODEL)
         world = self._world = World(job, self._disk, self._folder, self._seed)
         try:
             async with AsyncExitStack() as ends:
@@ -118,7 +120,7 @@ class Soak:
         stream_s = 2 * self._length_s + 600  # it is told when to end
         write_json(job, {"out": str(self._folder), "clients": clients, "stream_s": stream_s})
         log = self._folder / "load.log"
-        self._load = spawn("-m", "tests.soak.load", str(job), log=log)
+        self._load = spawn("tests.soak.load", str(job), log=log)
         until_s, rows = _now() + UP_S, self._folder / "client-0.frames.jsonl"
         while not (rows.exists() and rows.stat().st_size) and _now() < until_s:
             await asyncio.sleep(0.1)
@@ -168,8 +170,12 @@ class Soak:
             where = folder / life.out.name
             found += checks.half_lines(where)
             found += checks.bad_lines(where / life.log.name)
-            summaries.append((checks.collect(where), life.killed))
-            found += checks.books(*summaries[-1][:1], where.name, life.killed)
+            try:
+                summaries.append((checks.collect(where), life.killed))
+            except JellyfishError as error:
+                found.append(Violation("records", f"{where.name}: {error}"))
+            else:
+                found += checks.books(summaries[-1][0], where.name, life.killed)
         for client, mine in enumerate(rows):
             found += checks.ticks(mine, client, seen.end_s)
             if (told := folder / f"client-{client}.json").exists():

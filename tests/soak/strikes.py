@@ -167,13 +167,14 @@ class World:
 
     async def _visit(self, fault: Fault) -> None:
         arguments = (fault.kind, str(self.life.port), str(fault.for_s))
-        visitor = spawn("-m", "tests.soak.hostile", *arguments, log=self.folder / "hostile.log")
+        visitor = spawn("tests.soak.hostile", *arguments, log=self.folder / "hostile.log")
         self.visitors.append(visitor)
         until_s = time.monotonic() + fault.for_s + VISIT_S
         while visitor.poll() is None and time.monotonic() < until_s:
             await asyncio.sleep(0.05)
         visitor.kill()
-        visitor.wait()
+        if visitor.wait() != 0:
+            self._complain(f"{fault.kind}: its process ended with {visitor.returncode}")
 
 
 def _send(process: psutil.Process, number: signal.Signals) -> None:

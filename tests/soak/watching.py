@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from tests.soak.life import Life
 from tests.soak.material import INPUT_PX, frames
 
 EVERY_S = 1.0
-PATIENCE_S = 0.9  # of a probe: its SLO is a second
+PROBE_SLO_MS, PATIENCE_S = 500.0, 0.9  # a server may use all of an SLO to fill a batch
 STALL_S = 0.1  # this process itself is late by so much: the machine was busy elsewhere
 TICK_S = 0.05
 
@@ -91,7 +91,7 @@ class Probe:
             return
         await self._transport.connect()
         if not (self._known and await self._transport.resume()):
-            await self._transport.register("probe", fps=2, slo_ms=1000)
+            await self._transport.register("probe", 2.0, PROBE_SLO_MS)
         self._up = self._known = True
 
     async def _answered(self) -> str:
@@ -120,6 +120,7 @@ class Sample:
     load_threads: int
     log_bytes: int  # of all servers so far
     record_bytes: int
+    waited_s: float  # for a core: server, workers and planner, since the sample before
 
 
 class Sampler:
@@ -133,6 +134,8 @@ class Sampler:
     def __init__(self, lives: list[Life], load: Callable[[], int]) -> None:
         self.samples: list[Sample] = []
         self._lives, self._load = lives, load
+        self._waits: dict[int, float] = {}  # of each process, ever
+        self._written: dict[int, tuple[int, int]] = {}  # by each server: log and records
 
     async def run(self) -> None:
         """Sample for ever; while a process is not there, nothing is taken down."""
@@ -144,7 +147,10 @@ class Sampler:
     def _sample(self) -> Sample:
         server, load = psutil.Process(self._lives[-1].process.pid), psutil.Process(self._load())
         children = [child for child in server.children() if child.status() != psutil.STATUS_ZOMBIE]
-        mine = _mb(server)
+        mine, written = _mb(server), self._written
+        for number, life in enumerate(self._lives):
+            records = sum(map(_size, life.out.glob("*.jsonl")))  # which become tables at its end
+            written[number] = _size(life.log), max(records, written.get(number, (0, 0))[1])
         return Sample(
             time_s=asyncio.get_running_loop().time(),
             life=len(self._lives) - 1,
@@ -156,9 +162,24 @@ class Sampler:
             load_mb=_mb(load),
             load_files=load.num_fds(),
             load_threads=load.num_threads(),
-            log_bytes=sum(_size(life.log) for life in self._lives),
-            record_bytes=sum(_size(p) for life in self._lives for p in life.out.glob("*.jsonl")),
+            log_bytes=sum(log for log, _ in written.values()),
+            record_bytes=sum(records for _, records in written.values()),
+            waited_s=self._waited_s([server, *children]),
         )
+
+    def _waited_s(self, processes: Sequence[psutil.Process]) -> float:
+        now = {process.pid: _waits_s(process.pid) for process in processes}
+        before, self._waits = self._waits, now
+        return sum(max(0.0, now[pid] - before.get(pid, now[pid])) for pid in now)
+
+
+def _waits_s(pid: int) -> float:
+    """Return for how long all threads of a process have been ready and had no core."""
+    waited_ns = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):
+            waited_ns += int((task / "schedstat").read_text().split()[1])
+    return waited_ns / 1e9
 
 
 def _mb(process: psutil.Process) -> float:

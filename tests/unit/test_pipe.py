@@ -142,3 +142,14 @@ async def test_a_child_that_says_nonsense_is_given_up(
     assert got == ["sense"]
     pipe.send("to nobody")
     assert ours.fileno() == -1
+
+
+def test_a_child_whose_server_is_gone_ends_without_a_word() -> None:
+    """It may have been killed in the middle of a batch, or with answers that it had not read."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        pipe = BlockingPipe(theirs)
+        pipe.send((0, "unread"))
+        ours.close()
+        pipe.send((1, "nobody gets this"))
+        assert list(pipe.messages()) == []

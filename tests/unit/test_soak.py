@@ -74,8 +74,14 @@ def test_frames_that_stay_late_are_a_violation_unless_the_machine_was_busy() -> 
 
 def test_a_fault_of_a_link_is_judged_by_its_client() -> None:
     target = "link:2"
-    assert judged(struck("link cut", target=target), frames((20, 60), client=1)) == []
+    assert judged(struck("link cut", target=target), frames((30, 60), client=1)) == []
     assert judged(struck("link cut", target=target), frames((20, 60), client=2)) == ["recovery"]
+
+
+def test_the_link_of_one_costs_the_others_nothing() -> None:
+    meanwhile = frames((20, 23), client=1)
+    assert judged(struck("link cut", 4.0, target="link:1"), meanwhile) == []
+    assert judged(struck("link cut", 4.0, target="link:2"), meanwhile) == ["isolation"]
 
 
 def test_a_visit_that_costs_others_is_a_violation() -> None:
@@ -169,7 +175,7 @@ def samples(**last: float) -> list[Sample]:
     made = []
     for second in range(120):
         values: dict[str, Any] = dict.fromkeys(names, 20)
-        values |= {"children": 3, "log_bytes": second * 100, "record_bytes": 0}
+        values |= {"children": 3, "log_bytes": second * 100, "record_bytes": 0, "waited_s": 0.0}
         grown = {k: v * second / 120 + values[k] for k, v in last.items()}
         made.append(Sample(time_s=float(second), life=0, **{**values, **grown}))
     return made
