@@ -89,6 +89,7 @@ class ClientHandle:
     planned: bool = False
     heard_s: float = field(init=False)  # when its last frame came
     gone: bool = False
+    away: bool = False  # its connection broke, and its seat waits for it
     unanswered: int = 0
     suspicion: Suspicion = field(default_factory=Suspicion)
     held_bytes: int = 0  # of its frames without an answer
@@ -102,7 +103,9 @@ class ClientHandle:
         self._quiet_s = max(QUIET_S, QUIET_FRAMES / self.fps)
 
     def quiet(self, now_s: float) -> bool:
-        """Whether it has sent nothing lately: it is away, or hogs what others could use."""
+        """Whether it sends nothing: it is away, or hogs what others could use."""
+        if self.away and not self.unanswered:
+            return True
         return now_s - self.heard_s > self._quiet_s
 
     def saw(self, frame: Frame, device_ms: float) -> None:

@@ -218,6 +218,7 @@ class Seats:
             self._check_lingering(peer)
             self._end(seat, Ending.TAKEN_OVER, "another stream has taken this seat over")
             log.info("client %d (%s) is back", seat.client.number, seat.client.name)
+            self._back(seat.client)
         stream = seat.stream = SeatStream(self, seat, peer, wake)
         self._streams.add(stream)
         seat.heard_s = seat.told_s = self.now_s
@@ -325,9 +326,14 @@ class Seats:
 
     def keep(self, seat: Seat, why: str) -> None:
         """Keep the seat of a client that is away, for RESUME_S."""
-        seat.stream = None
+        seat.stream, seat.client.away = None, True
         gone = partial(self.remove, ending=Ending.PUT_OUT, why=f"is gone: {why}")
         self._set_timer(seat, RESUME_S, gone)
+
+    def _back(self, client: ClientHandle) -> None:
+        if client.away:
+            client.away = False
+            self._engine.returned(client)
 
     def remove(self, seat: Seat, ending: Ending, why: str) -> None:
         """Free a seat: its client leaves the engine, its stream ends."""

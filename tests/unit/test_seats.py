@@ -207,6 +207,24 @@ def test_who_does_not_come_back_frees_its_seat() -> None:
     play(main())
 
 
+def test_who_is_away_takes_no_capacity_until_it_is_back() -> None:
+    async def main() -> None:
+        desk = await desk_of()
+        name = token(desk)
+        reader = Reader(desk, name)
+        (client,) = desk._engine.clients
+        await asyncio.sleep(1)
+        assert client.gpu is not None
+        reader.stream.close()
+        await asyncio.sleep(1)  # a plan later; it sent nothing for less than QUIET_S
+        assert client.gpu is None
+        Reader(desk, name)
+        await asyncio.sleep(0.1)
+        assert client.gpu is not None
+
+    play(main())
+
+
 def test_a_clean_end_frees_the_seat_at_once() -> None:
     async def main() -> None:
         desk = await desk_of()
