@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("server")
 
 SAID_AT_ONCE = 6  # lines, before there are fewer
 LONGEST_SILENCE_S = 32.0
