@@ -18,7 +18,8 @@ def _answers_twice(original: Any) -> Any:
     def fail(gpu: Any, batch: list[Any], reason: str) -> None:
         original(gpu, batch, reason)
         for pending in batch:
-            gpu._owner._tell(pending.client, _Again(pending))
+            if not pending.client.gone:
+                pending.client.deliver(_Again(pending))
 
     return fail
 
