@@ -14,7 +14,6 @@ from random import Random
 from typing import Any
 
 from jellyfish.admission import refusal
-from jellyfish.detections import Detections
 from jellyfish.errors import DeviceError, RejectedError
 from jellyfish.messages import Frame
 from jellyfish.overhead import LIMIT_SHARE, MARGIN_MS
@@ -24,7 +23,7 @@ from jellyfish.records import Outcome, Reason
 from jellyfish.scheduling.problem import Plan
 from server.clients import ClientHandle, Deliver, Pending, PutOut
 from server.frame_path import FramePath
-from server.gpu import Gpu, Ran
+from server.gpu import Gpu
 from server.planner import Planner
 from server.planning import OnPlan, Planning
 from server.settings import EngineConfig, Settings
@@ -77,11 +76,12 @@ class Engine:
         self._on_health, self._on_left = on_health, on_left
         self._loop = asyncio.get_running_loop()
         self._stalls = LoopStalls()
+        self._path = FramePath(self._settings, self)
+        self.finish = self._path.finish  # for GPUs
         self._gpus = [
             Gpu(index, worker, self._settings, self._stalls, self)
             for index, worker in enumerate(workers)
         ]
-        self._path = FramePath(self._settings, self)
         self._clients: dict[int, ClientHandle] = {}
         self._joined = 0  # clients, ever
         self._planning = Planning(
@@ -242,17 +242,6 @@ class Engine:
             self.finish(pending, Outcome.DROPPED)
         client.gpu = None
         self._clients_changed()
-
-    def finish(
-        self,
-        pending: Pending,
-        outcome: Outcome,
-        reason: str = "",
-        ran: Ran | None = None,
-        detections: Detections | None = None,
-    ) -> None:
-        """Give a frame its one answer."""
-        self._path.finish(pending, outcome, reason, ran, detections)
 
     def put_out(self, client: ClientHandle, reason: str) -> None:
         """Remove a client that harms others."""
