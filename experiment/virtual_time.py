@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
-from contextvars import Context, copy_context
 from functools import partial
 from heapq import heapify, heappop, heappush
 from random import Random
@@ -54,7 +53,7 @@ class _Task(asyncio.Task[Any]):
 
 
 class _Call(asyncio.TimerHandle):
-    """A handle that is quickly made: no traceback is kept, and no context copied for it."""
+    """A handle that is quickly made: no traceback is kept, and it runs in no context of its own."""
 
     __slots__ = ()
 
@@ -64,9 +63,8 @@ class _Call(asyncio.TimerHandle):
         callback: Callable[..., object],
         args: tuple[Any, ...],
         loop: asyncio.AbstractEventLoop,
-        context: Context,
     ) -> None:
-        self._callback, self._args, self._loop, self._context = callback, args, loop, context
+        self._callback, self._args, self._loop, self._context = callback, args, loop, None
         self._cancelled, self._scheduled = False, True
         self._repr = self._source_traceback = None
         self._when = when
@@ -100,7 +98,6 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._timers: list[tuple[float, int, _Call]] = []
         self._set = 0  # timers so far
         self._idle_timers = 0  # cancelled, but still in the heap
-        self._shared = copy_context()  # of all callbacks that bring none
         super().__init__()
         if seed is not None:
             self.set_task_factory(_numbered)  # type: ignore[arg-type]
@@ -114,10 +111,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._now += seconds
 
     def call_soon(  # type: ignore[override]
-        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> asyncio.Handle:
         """Call `callback` with `args` before time moves on; see asyncio."""
-        handle = _Call(self._now, callback, args, self, context or self._shared)
+        handle = _Call(self._now, callback, args, self)
         handle._scheduled = False  # it is no timer
         self._ready.append(handle)  # type: ignore[attr-defined]
         return handle
@@ -126,7 +123,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
         """Call `callback` with `args` at `when` on this loop's clock; see asyncio."""
-        handle = _Call(when, callback, args, self, context or self._shared)
+        handle = _Call(when, callback, args, self)
         self._set += 1
         heappush(self._timers, (when, self._set, handle))
         return handle
@@ -155,30 +152,28 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             else:
                 ready.append(timer)
         if self._rng is not None:
-            self._shuffle(ready, self._rng)
+            self._rounds += 1
+            if self._rounds > ENDLESS:
+                self._give_up(ready)
+            if len(ready) > 1:
+                _shuffle(ready, self._rng)
         for _ in range(len(ready)):
             handle = ready.popleft()
-            if not handle._cancelled:
-                handle._run()
+            if handle._cancelled:
+                continue
+            try:  # not in a context of its own: nothing here keeps anything in one
+                handle._callback(*handle._args)  # type: ignore[attr-defined]
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                message = f"exception in callback {handle!r}"
+                self.call_exception_handler(
+                    {"message": message, "exception": error, "handle": handle}
+                )
 
-    def _shuffle(self, ready: deque[asyncio.Handle], rng: Random) -> None:
-        """Put what is due into an order that depends on nothing but the seed.
-
-        Task groups cancel their tasks in the order of a set, that is, of addresses: tasks are put
-        in the order of their numbers first, behind all else, which comes in a fixed order.
-
-        Raises:
-            LivelockError: this has gone on for too long at one instant.
-        """
-        self._rounds += 1
-        if self._rounds > ENDLESS:
-            self._rounds = 0  # for what is cancelled now
-            raise LivelockError(f"no end of callbacks at {self._now:.6f} s: {ready[0]!r}")
-        if len(ready) > 1:
-            handles = sorted(ready, key=_task_number)
-            rng.shuffle(handles)
-            ready.clear()
-            ready.extend(handles)
+    def _give_up(self, ready: deque[asyncio.Handle]) -> NoReturn:
+        self._rounds = 0  # for what is cancelled now
+        raise LivelockError(f"no end of callbacks at {self._now:.6f} s: {ready[0]!r}")
 
     def _jump(self) -> None:
         """Move time to the next timer that was not cancelled.
@@ -251,6 +246,18 @@ def _numbered(loop: VirtualTimeLoop, coro: Coroutine[Any, Any, T], **options: An
     loop._tasks += 1
     task.number = loop._tasks
     return task
+
+
+def _shuffle(ready: deque[asyncio.Handle], rng: Random) -> None:
+    """Put what is due into an order that depends on nothing but the seed.
+
+    Task groups cancel their tasks in the order of a set, that is, of addresses: tasks are put
+    in the order of their numbers first, behind all else, which comes in a fixed order.
+    """
+    handles = sorted(ready, key=_task_number)
+    rng.shuffle(handles)
+    ready.clear()
+    ready.extend(handles)
 
 
 def _task_number(handle: asyncio.Handle) -> int:
