@@ -8,21 +8,24 @@ at once, although nobody had a chance to answer in time. Whoever waits for a chi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 
 TICK_S = 0.05
 GRAIN_S = 0.01  # a timer that is this late is a busy loop's, not a stall
 
 
 class LoopStalls:
-    """Measures for how long the running loop stood still, between `start` and `stop`."""
+    """Measures for how long the running loop stood still, between `start` and `stop`.
+
+    Meanwhile, it keeps an eye on limits: one tick for all of them, and no timer for each batch.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._begin_s = self._total_s = 0.0
         self._due_s = float("inf")
         self._timer: asyncio.TimerHandle | None = None
+        self._limits: dict[_Limit, None] = {}  # in the order in which they were set
 
     def start(self) -> None:
         """Measure from now on."""
@@ -42,36 +45,57 @@ class LoopStalls:
         late_s = self._loop.time() - self._due_s
         return self._total_s + (late_s if late_s > GRAIN_S else 0.0)
 
+    @property
+    def running_s(self) -> float:
+        """The loop's time less all stalls."""
+        return self._loop.time() - self.total_s
+
     def _tick(self) -> None:
         self._total_s = self.total_s
         self._schedule()
+        now_s = self.running_s
+        for limit in [limit for limit in self._limits if limit.ends_s <= now_s + GRAIN_S]:
+            limit.expire()
 
     def _schedule(self) -> None:
         ticks = round((self._loop.time() - self._begin_s) / TICK_S) + 1
         self._due_s = self._begin_s + ticks * TICK_S  # not summed up: no drift, round numbers
         self._timer = self._loop.call_at(self._due_s, self._tick)
 
-    @asynccontextmanager
-    async def timeout(self, limit_s: float) -> AsyncIterator[None]:
-        """Limit the block to `limit_s` seconds of a running loop.
+    def timeout(self, limit_s: float) -> _Limit:
+        """Limit an `async with` block to `limit_s` seconds of a running loop, up to a tick more.
 
         Raises:
             TimeoutError: the block took longer.
         """
-        begin_s, stalled_s = self._loop.time(), self.total_s
-        timer: asyncio.TimerHandle
+        return _Limit(self, limit_s)
 
-        def due() -> None:
-            nonlocal timer
-            spent_s = self._loop.time() - begin_s - (self.total_s - stalled_s)
-            if limit_s - spent_s > GRAIN_S:
-                timer = self._loop.call_later(limit_s - spent_s, due)
-            else:  # not at once: what arrived during this turn of the loop is taken first
-                limit.reschedule(begin_s)
 
-        async with asyncio.timeout(None) as limit:
-            timer = self._loop.call_later(limit_s, due)
-            try:
-                yield
-            finally:
-                timer.cancel()
+class _Limit:
+    """See LoopStalls.timeout."""
+
+    __slots__ = ("_limit_s", "_stalls", "_timeout", "ends_s")
+
+    def __init__(self, stalls: LoopStalls, limit_s: float) -> None:
+        self._stalls, self._limit_s = stalls, limit_s
+        self._timeout = asyncio.timeout(None)
+        self.ends_s = float("inf")  # as `running_s` counts
+
+    def expire(self) -> None:
+        # Not at once: what arrived during this turn of the loop is taken first.
+        self._timeout.reschedule(self._stalls._loop.time())
+        del self._stalls._limits[self]
+
+    async def __aenter__(self) -> None:
+        self.ends_s = self._stalls.running_s + self._limit_s
+        self._stalls._limits[self] = None
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stalls._limits.pop(self, None)
+        await self._timeout.__aexit__(kind, error, traceback)
