@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import grpc
@@ -238,23 +239,27 @@ class Inbox:
 
     def __init__(self) -> None:
         self._messages: deque[Any] = deque()
-        self._news = asyncio.Event()
+        self._reader: asyncio.Future[None] | None = None
         self.ended = False
 
     def put(self, message: Any) -> None:
         self._messages.append(message)
-        self._news.set()
+        self._wake()
 
     def end(self) -> None:
         self.ended = True
-        self._news.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
     async def get(self) -> Any:
         while not self._messages:
             if self.ended:
                 return EOF
-            self._news.clear()
-            await self._news.wait()
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
         return self._messages.popleft()
 
 
@@ -262,18 +267,22 @@ class Credit:
     """Flow control: bytes that are under way or unread."""
 
     def __init__(self) -> None:
-        self.used = 0
-        self.held = False  # nothing may be written whatever is used
+        self._used = 0
         self._news = asyncio.Event()
 
-    async def take(self, size: int, open_: Callable[[], bool]) -> None:
-        while self.used >= WINDOW or not open_():
-            self._news.clear()
-            await self._news.wait()
-        self.used += size
+    def took(self, size: int) -> bool:
+        """Count a message if there is room now; return whether there was."""
+        if self._used >= WINDOW:
+            return False
+        self._used += size
+        return True
+
+    async def news(self) -> None:
+        self._news.clear()
+        await self._news.wait()
 
     def give(self, size: int) -> None:
-        self.used -= size
+        self._used -= size
         self._news.set()
 
     def look_again(self) -> None:
@@ -329,7 +338,8 @@ class Call:
         await self.write_bytes(self._serialize(request))
 
     async def write_bytes(self, data: bytes) -> None:
-        await self.up.take(len(data), lambda: True)
+        while not self.up.took(len(data)):
+            await self.up.news()
         if self.status is not None:
             raise asyncio.InvalidStateError("the call is finished")
         self.send_up(data)
@@ -337,7 +347,8 @@ class Call:
     def send_up(self, data: bytes) -> None:
         connection = self.connection
         if connection is not None and connection.alive:
-            connection.link.up.send(len(data) + HEADER, lambda: self.requests.put(data), connection)
+            arrive = partial(self._request, data)
+            connection.link.up.send(len(data) + HEADER, arrive, connection)
 
     async def done_writing(self) -> None:
         connection = self.connection
@@ -456,7 +467,8 @@ class Call:
     def send_down(self, data: bytes) -> None:
         connection = self.connection
         if connection is not None and connection.alive:
-            connection.link.down.send(len(data) + HEADER, lambda: self.inbox.put(data), connection)
+            arrive = partial(self.inbox.put, data)
+            connection.link.down.send(len(data) + HEADER, arrive, connection)
 
 
 class Context:
@@ -518,7 +530,8 @@ class Context:
         link = connection.link
         if not link.window_open:
             link.when_open(call.down.look_again)
-        await call.down.take(len(data), lambda: link.window_open)
+        while not link.window_open or not call.down.took(len(data)):
+            await call.down.news()
         if self.over or not connection.alive:
             raise grpc.aio.UsageError("RPC already finished.")
         self._note(message)

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import grpc
@@ -310,9 +311,14 @@ def _honest_image(_: int) -> bytes:
     return jpeg(128, 0)
 
 
-def _oversize(k: int) -> bytes:
+@cache
+def _padded(size: int) -> bytes:
     honest = jpeg(416, 0)
-    return honest[:-2] + bytes((1 + k % 3) * 2_000_000) + honest[-2:]
+    return honest[:-2] + bytes(size) + honest[-2:]
+
+
+def _oversize(k: int) -> bytes:
+    return _padded((1 + k % 3) * 2_000_000)
 
 
 LIES = (math.nan, math.inf, -math.inf, -1.0, 0.0, 1e-300, 1e300)
