@@ -53,7 +53,7 @@ class FrameQueue:
     def put(self, pending: Pending) -> None:
         """Add a frame."""
         insort(self._frames, pending, key=self._key)
-        self._arm()
+        self._look_by(pending.deadline_s)
 
     def pick(self, positions: Sequence[int]) -> list[Pending]:
         """Remove and return the frames at `positions`."""
@@ -61,7 +61,8 @@ class FrameQueue:
         if picked:
             gone = set(positions)
             self._frames = [p for i, p in enumerate(self._frames) if i not in gone]
-            self._arm()
+            if not self._frames:
+                self._disarm()
         return picked
 
     def remove(self, client: ClientHandle) -> list[Pending]:
@@ -76,16 +77,23 @@ class FrameQueue:
         """Set how long before its deadline a frame is hopeless."""
         if lead_s != self._lead_s:
             self._lead_s = lead_s
+            self._disarm()
             self._arm()
 
     def _arm(self) -> None:
-        if self._expire is None:
+        if self._frames:
+            self._look_by(min(p.deadline_s for p in self._frames))
+
+    def _look_by(self, deadline_s: float) -> None:
+        """Have `_due` called when a frame with this deadline is hopeless, or before.
+
+        A timer that is due earlier stays, for frames that may have run: to move it with every
+        frame would cost more than to look in vain now and then.
+        """
+        if self._expire is None or isinf(self._lead_s):  # never hopeless, whatever time it is
             return
-        if not self._frames or isinf(self._lead_s):  # never hopeless, whatever time it is
-            self._disarm()
-            return
-        at_s = min(p.deadline_s for p in self._frames) - self._lead_s
-        if self._timer is None or self._timer_s != at_s:
+        at_s = deadline_s - self._lead_s
+        if self._timer is None or at_s < self._timer_s:
             self._disarm()
             self._timer_s = at_s
             self._timer = self._loop.call_at(at_s, self._due)
@@ -99,8 +107,7 @@ class FrameQueue:
         self._timer = None
         limit_s = self._loop.time() + self._lead_s + _GRAIN_S
         late = self.pick([i for i, p in enumerate(self._frames) if p.deadline_s <= limit_s])
-        if not late:
-            self._arm()
+        self._arm()
         assert self._expire is not None
         for pending in late:
             self._expire(pending)

@@ -68,12 +68,15 @@ def frame_from_wire(message: Any) -> Frame:
 
 
 def event_to_wire(event: Event) -> Any:
-    """Return an event as a protobuf ServerMessage."""
+    """Return an event as a protobuf ServerMessage, filled in place: quicker than from parts."""
+    message = pb.ServerMessage()
     if isinstance(event, Ack):
-        return pb.ServerMessage(ack=pb.Ack(id=event.id, server_ms=event.server_ms))
-    if isinstance(event, Answer):
-        return pb.ServerMessage(result=_answer_to_wire(event))
-    return pb.ServerMessage(heartbeat=pb.Heartbeat())
+        message.ack.id, message.ack.server_ms = event.id, event.server_ms
+    elif isinstance(event, Answer):
+        _fill_result(message.result, event)
+    else:
+        message.heartbeat.SetInParent()
+    return message
 
 
 def event_from_wire(message: Any) -> Event:
@@ -92,25 +95,18 @@ def event_from_wire(message: Any) -> Event:
     return Heartbeat()
 
 
-def _answer_to_wire(answer: Answer) -> Any:
-    stages = answer.stages
-    return pb.Result(
-        id=answer.id,
-        outcome=_TO_WIRE[answer.outcome],
-        reason=answer.reason,
-        next_px=answer.next_px,
-        dnn_px=answer.dnn_px,
-        gpu=answer.gpu,
-        batch=answer.batch,
-        server_ms=answer.server_ms,
-        stages=pb.Stages(
-            dispatch_ms=stages.dispatch_ms,
-            decode_ms=stages.decode_ms,
-            wait_ms=stages.wait_ms,
-            execute_ms=stages.execute_ms,
-        ),
-        detections=detections_to_wire(answer.detections),
-    )
+def _fill_result(result: Any, answer: Answer) -> None:
+    result.id, result.outcome = answer.id, _TO_WIRE[answer.outcome]
+    result.reason, result.server_ms = answer.reason, answer.server_ms
+    result.next_px, result.dnn_px = answer.next_px, answer.dnn_px
+    result.gpu, result.batch = answer.gpu, answer.batch
+    stages, spent = result.stages, answer.stages
+    stages.dispatch_ms, stages.decode_ms = spent.dispatch_ms, spent.decode_ms
+    stages.wait_ms, stages.execute_ms = spent.wait_ms, spent.execute_ms
+    detections, found = result.detections, answer.detections
+    detections.boxes.extend(found.boxes.ravel().tolist())
+    detections.scores.extend(found.scores.tolist())
+    detections.classes.extend(found.classes.tolist())
 
 
 def _answer_from_wire(result: Any) -> Answer:
@@ -134,15 +130,6 @@ def _answer_from_wire(result: Any) -> Answer:
             execute_ms=_milliseconds(stages.execute_ms, "execute_ms"),
         ),
         detections=detections_from_wire(result.detections),
-    )
-
-
-def detections_to_wire(detections: Detections) -> Any:
-    """Return `detections` as protobuf Detections."""
-    return pb.Detections(
-        boxes=detections.boxes.ravel().tolist(),
-        scores=detections.scores.tolist(),
-        classes=detections.classes.tolist(),
     )
 
 
