@@ -97,7 +97,12 @@ class FramePath:
         self._waiting += 1
         self._held_bytes += held_bytes
         self._idle.clear()
-        self._tell(client, Ack(frame.id, (self._loop.time() - now) * 1000))
+        ack = Ack(frame.id, (self._loop.time() - now) * 1000)
+        if refused is None and client.gpu is not None:
+            client.gpu.put(pending)  # first: a worker that is free has it while the client is told
+            self._tell(client, ack)
+            return
+        self._tell(client, ack)
         if refused is not None or client.gone:
             self.finish(pending, *(refused or (Outcome.REJECTED, "")))
         else:

@@ -171,8 +171,8 @@ class LoopPipe:
         self.close()
         self._on_end()
 
-    def _write(self) -> None:
-        """Hand over what the socket takes, once; the rest goes when it has room again."""
+    def _write(self, again: bool = False) -> None:
+        """Hand over what the socket takes, once; the rest goes when it has room `again`."""
         try:
             sent = self._socket.sendmsg(self._chunk())
         except BlockingIOError:
@@ -184,8 +184,8 @@ class LoopPipe:
             sent -= len(self._outgoing.popleft())
         if self._outgoing:
             self._outgoing[0] = self._outgoing[0][sent:]
-            self._loop.add_writer(self._socket.fileno(), self._write)
-        else:
+            self._loop.add_writer(self._socket.fileno(), self._write, True)
+        elif again:
             self._loop.remove_writer(self._socket.fileno())
 
     def _chunk(self) -> list[memoryview]:
