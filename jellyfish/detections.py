@@ -49,17 +49,13 @@ class Detections:
         arrays = (self.boxes, np.float32), (self.scores, np.float32), (self.classes, np.int32)
         return _from_bytes, tuple(np.asarray(array, kind).tobytes() for array, kind in arrays)
 
-    @classmethod
-    def none(cls) -> Detections:
-        """Return an empty set."""
-        return cls(
-            boxes=np.zeros((0, 4), np.float32),
-            scores=np.zeros(0, np.float32),
-            classes=np.zeros(0, np.int32),
-        )
+    @staticmethod
+    def none() -> Detections:
+        """Return an empty set: always the same one."""
+        return _NONE
 
-    def where(self, keep: NDArray[np.bool_]) -> Detections:
-        """Return those rows for which `keep` (N,) is true."""
+    def where(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> Detections:
+        """Return those rows for which `keep` (N,) is true, or whose numbers it holds, in order."""
         return Detections(
             boxes=self.boxes[keep], scores=self.scores[keep], classes=self.classes[keep]
         )
@@ -71,3 +67,6 @@ def _from_bytes(boxes: bytes, scores: bytes, classes: bytes) -> Detections:
         scores=np.frombuffer(scores, np.float32),
         classes=np.frombuffer(classes, np.int32),
     )
+
+
+_NONE = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))

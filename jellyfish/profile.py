@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -93,10 +94,17 @@ class Profile:
         """Largest profiled batch size, B."""
         return int(self.latency_ms.shape[1])
 
-    @property
+    @cached_property
     def throughput(self) -> FloatArray:
         """(M, B) frames per second of DNN m at batch size b, at the p99 latency."""
         return np.arange(1, self.max_batch + 1) * 1000.0 / self.latency_ms
+
+    @cached_property
+    def fastest(self) -> FloatArray:
+        """(M, B + 1) the most that DNN m carries with batches of up to 0, 1, ...; -inf for none."""
+        carried = np.full((self.dnns, self.max_batch + 1), -np.inf)
+        np.maximum.accumulate(self.throughput, axis=1, out=carried[:, 1:])
+        return carried
 
     def index_of(self, px: int) -> int:
         """Return the DNN whose input size is `px`.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from math import fsum
 
 import numpy as np
 
+from jellyfish.profile import Profile
 from jellyfish.scheduling.problem import BATCHES_IN_BUDGET, GpuPlan, Plan, Problem
 from jellyfish.scheduling.staying import Group, gpus_of, groups_now, sent_home
 
@@ -78,12 +80,17 @@ def _batches(problem: Problem, groups: Sequence[Group], grow: bool) -> list[int]
     ends = list(accumulate(len(members) for _, members in groups))
     rates = problem.fps[mapped].tolist()
     budgets = np.minimum.reduceat(problem.budget_ms[mapped, dnn], [0, *ends[:-1]]).tolist()
-    cost: list[list[float]] = (BATCHES_IN_BUDGET * problem.profile.latency_ms).tolist()
-    throughput: list[list[float]] = problem.profile.throughput.tolist()
+    cost, throughput = _tables(problem.profile)
     return [
         _batch(throughput[m], cost[m], fsum(rates[start:end]), budget if grow else 0.0)
         for (m, _), (start, end), budget in zip(groups, pairwise([0, *ends]), budgets, strict=True)
     ]
+
+
+@lru_cache(maxsize=4)  # a solve asks several times
+def _tables(profile: Profile) -> tuple[list[list[float]], list[list[float]]]:
+    """Return what batches cost of a budget, and how many frames/s they carry, as lists."""
+    return (BATCHES_IN_BUDGET * profile.latency_ms).tolist(), profile.throughput.tolist()
 
 
 def _batch(throughput: list[float], cost: list[float], fps: float, budget: float) -> int:

@@ -157,8 +157,7 @@ class Problem:
     @cached_property
     def servable(self) -> NDArray[np.bool_]:
         """(C,) whether some GPU, all to itself, could serve the client."""
-        rising = np.maximum.accumulate(self.profile.throughput, axis=1)
-        fastest = np.pad(rising, ((0, 0), (1, 0)), constant_values=-np.inf)  # up to batch 0, 1, ...
+        fastest = self.profile.fastest
         row = np.arange(self.profile.dnns) * fastest.shape[1]
         reached = fastest.ravel()[row + self.largest_batch]  # (C, M)
         return np.asarray(reached.max(axis=1) > self.fps)

@@ -235,7 +235,8 @@ def recovery(world: World, play: Callable[..., World]) -> tuple[list[str], float
     got = share(world, begin_s, end_s)
     if got >= 1 - MARGIN:
         return [], took(world, healed_s, None)
-    fresh = play(world.scenario.with_faults(()))
+    until_s = min(world.scenario.length_s, end_s + 1.5)  # what comes later tells nothing
+    fresh = play(replace(world.scenario.with_faults(()), length_s=until_s))
     # Under overload it changes from second to second who is served, with and without faults.
     want = min(share(fresh, begin_s, end_s), share(fresh, SETTLED_S, end_s))
     frames = sum(client.fps for client in world.scenario.clients) * (end_s - begin_s)
