@@ -114,12 +114,10 @@ class Engine:
                 for gpu in self._gpus:
                     group.create_task(gpu.start())
             self._check_start()
-        except BaseExceptionGroup as failures:
+        except (BaseExceptionGroup, DeviceError) as failure:
             await self.stop(0)
-            raise failures.exceptions[0] from None
-        except DeviceError:
-            await self.stop(0)
-            raise
+            several = isinstance(failure, BaseExceptionGroup)
+            raise (failure.exceptions[0] if several else failure) from None
         self._planning.start()
         self._check_health()
 
