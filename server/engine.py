@@ -116,8 +116,9 @@ class Engine:
             self._check_start()
         except (BaseExceptionGroup, DeviceError) as failure:
             await self.stop(0)
-            several = isinstance(failure, BaseExceptionGroup)
-            raise (failure.exceptions[0] if several else failure) from None
+            if isinstance(failure, BaseExceptionGroup):
+                raise failure.exceptions[0] from None
+            raise
         self._planning.start()
         self._check_health()
 
