@@ -109,10 +109,11 @@ async def joined(served: Served, load: Load) -> AsyncIterator[list[Client]]:
 
 @dataclass(frozen=True)
 class Speed:
-    """Frames/s in all, and the CPU time of the server's own process for each."""
+    """Frames/s in all; CPU time for each of the server's process, and of its children and us."""
 
     fps: float
     cpu_us: float
+    beside_us: float
 
 
 async def full_speed(served: Served, load: Load, window: int) -> Speed:
@@ -120,14 +121,18 @@ async def full_speed(served: Served, load: Load, window: int) -> Speed:
     async with joined(served, load) as clients:
         tasks = [asyncio.create_task(_closed_loop(client, window)) for client in clients]
         await _warm(clients, tasks, min(load.seconds, WARM_S))
-        cpu_s, begin_s = served.cpu_s, time.perf_counter()
+        begin_s, cpu_s, beside_s = time.perf_counter(), served.cpu_s, _beside_s(served)
         await _running(tasks, load.seconds)
         frames, took_s = _answered(clients), time.perf_counter() - begin_s
-        cpu_s = served.cpu_s - cpu_s
+        cpu_s, beside_s = served.cpu_s - cpu_s, _beside_s(served) - beside_s
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return Speed(frames / took_s, cpu_s / max(1, frames) * 1e6)
+    return Speed(frames / took_s, cpu_s / frames * 1e6, beside_s / frames * 1e6)
+
+
+def _beside_s(served: Served) -> float:
+    return served.children_cpu_s + time.process_time()
 
 
 async def paced(served: Served, load: Load) -> float:

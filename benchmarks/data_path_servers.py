@@ -36,8 +36,12 @@ class Served:
     @property
     def cpu_s(self) -> float:
         """CPU time of the process itself, without its children."""
-        stat = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(stat[11]) + int(stat[12])) / TICKS
+        return _cpu_s(self.process.pid)
+
+    @property
+    def children_cpu_s(self) -> float:
+        """CPU time of the children that it has now."""
+        return sum(_cpu_s(child.pid) for child in descendants(self.process.pid))
 
     def resident_mb(self) -> dict[str, float]:
         """Return the memory of the process and of each child, by what they are."""
@@ -46,6 +50,11 @@ class Served:
             module = next(word for word in command(child.pid) if word.startswith("server."))
             found[module.removeprefix("server.").partition("_")[0]] = _resident_mb(child.pid)
         return found
+
+
+def _cpu_s(pid: int) -> float:
+    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(stat[11]) + int(stat[12])) / TICKS
 
 
 def _resident_mb(pid: int) -> float:

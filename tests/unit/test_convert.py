@@ -1,3 +1,4 @@
+import pickle
 from typing import Any
 
 import numpy as np
@@ -133,3 +134,35 @@ def test_a_message_of_a_kind_that_is_not_known_yet_says_that_the_server_is_alive
     message = pb.ServerMessage.FromString(b"\xa2\x06\x03new")  # field 100, of a server to come
     assert message.WhichOneof("kind") is None
     assert event_from_wire(message) == Heartbeat()
+
+
+def test_detections_survive_a_pickle() -> None:
+    for n in (0, 3):
+        sent = Detections(
+            boxes=np.arange(4 * n, dtype=np.float64).reshape(n, 4),  # type: ignore[arg-type]
+            scores=np.full(n, 0.5, np.float32),
+            classes=np.arange(n, dtype=np.int32),
+        )
+        got = pickle.loads(pickle.dumps(sent, protocol=5))
+        for name in ("boxes", "scores", "classes"):
+            assert np.array_equal(getattr(got, name), getattr(sent, name))
+        assert [a.dtype for a in (got.boxes, got.scores, got.classes)] == ["f4", "f4", "i4"]
+        assert got.sensible
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("boxes", value) for value in (INF, -INF, NAN)),
+        *(("scores", value) for value in (NAN, -0.1, 1.1)),
+        ("classes", -1),
+    ],
+)
+@pytest.mark.parametrize("row", [0, 1, 2])
+def test_numbers_that_cannot_be_are_not_sensible(field: str, value: float, row: int) -> None:
+    found = Detections(
+        np.full((3, 4), 3e38, np.float32), np.full(3, 0.5, np.float32), np.zeros(3, np.int32)
+    )
+    assert found.sensible
+    getattr(found, field)[row] = value
+    assert not found.sensible

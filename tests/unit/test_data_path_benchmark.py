@@ -21,9 +21,9 @@ def test_it_runs_both_servers(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def measured(small: float, large: float, overhead_ms: float) -> Measured:
-    bare = Speed(1000, 100)
-    speeds = {SMALL.name: [(Speed(small * 1000, 150), bare)]}
-    speeds[LARGE.name] = [(Speed(large * 1000, 150), bare)]
+    bare = Speed(1000, 100, 100)
+    speeds = {SMALL.name: [(Speed(small * 1000, 150, 300), bare)]}
+    speeds[LARGE.name] = [(Speed(large * 1000, 150, 300), bare)]
     return Measured(speeds, [(overhead_ms + 0.8, 0.8)], {}, [1.0])
 
 

@@ -1,13 +1,18 @@
 import asyncio
+from collections.abc import Sequence
 from math import inf, nan
 
 import pytest
 
 from experiment import virtual_time
 from jellyfish.errors import RejectedError
+from jellyfish.messages import Event, Frame
 from jellyfish.records import Outcome, Reason
+from server.clients import ClientHandle, Pending
 from server.engine import NotServing, ServerFull
+from server.queues import FrameQueue
 from server.settings import EngineConfig
+from server.worker import BatchResult, WorkerFrame
 from tests.engine_world import Camera, LoopWorker, engine_of, profile
 
 
@@ -343,3 +348,54 @@ def test_a_client_that_sends_nothing_keeps_nobody_from_a_gpu() -> None:
             camera.check_one_answer_each()
 
     virtual_time.run(main())
+
+
+def test_a_free_worker_has_a_frame_before_its_client_is_told() -> None:
+    order: list[str] = []
+
+    class Noting(LoopWorker):
+        async def run(
+            self, dnn: int, frames: Sequence[WorkerFrame], pad_to: int | None = None
+        ) -> BatchResult:
+            order.append("runs")
+            return await super().run(dnn, frames, pad_to)
+
+    class Reader(Camera):
+        def deliver(self, event: Event) -> None:
+            super().deliver(event)
+            kind = type(event).__name__
+            asyncio.get_running_loop().call_soon(order.append, kind)  # as a stream's task would
+
+    async def main() -> None:
+        engine = await engine_of([Noting(profile())])
+        camera = Reader(engine, "a", 10, 150).join()
+        await asyncio.sleep(1)
+        camera.send()
+        await asyncio.sleep(1)
+        await engine.stop(1)
+        assert order == ["runs", "Ack", "Answer"]
+
+    virtual_time.run(main())
+
+
+def test_a_hopeless_frame_is_found_behind_ones_that_ran() -> None:
+    expired: list[float] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        queue = FrameQueue("fifo", lambda pending: expired.append(pending.deadline_s - loop.time()))
+        queue.set_lead(0.1)
+        begin_s = loop.time()
+        for order, deadline_s in enumerate((0.5, 0.3, 2.0, 1.0)):
+            queue.put(_pending(begin_s + deadline_s, order))
+        assert len(queue.pick((0, 1))) == 2  # those whose timer runs
+        await asyncio.sleep(3)
+        assert not len(queue)
+
+    virtual_time.run(main())
+    assert expired == pytest.approx([0.1, 0.1])
+
+
+def _pending(deadline_s: float, order: int) -> Pending:
+    client = ClientHandle(0, "a", 10, 150, lambda event: None, 0, 0.5)
+    return Pending(client, Frame(order, b"", b"", 128, 1e6, 0), 0, deadline_s, order, 0)
