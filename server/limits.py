@@ -16,7 +16,7 @@ F, what a frame of the largest size weighs in the profile, and P, that size in p
 
 A frame beyond the first is answered with an error, one beyond the second or third is rejected. So
 the server holds at most the third (where F is 140 kB: 287 MB for 256 clients, 9 MB for one of
-them), and what gRPC has of one message a stream.
+them), and what gRPC has of one message a stream, and of the next one.
 """
 
 from __future__ import annotations

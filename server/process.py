@@ -46,8 +46,18 @@ OPTIONS = (
 
 
 def options(limits: Limits) -> list[tuple[str, Any]]:
-    """Return gRPC's options for a server with these limits; a larger message ends its stream."""
-    return [*OPTIONS, ("grpc.max_receive_message_length", limits.message_bytes)]
+    """Return gRPC's options for a server with these limits; a larger message ends its stream.
+
+    What a client may send ahead of what is read is one such message a stream, which crosses the
+    network without a stop. Left to itself, gRPC grows that window with the client's rate: to tens
+    of MB where the client is faster than this process.
+    """
+    return [
+        *OPTIONS,
+        ("grpc.max_receive_message_length", limits.message_bytes),
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", limits.message_bytes),
+    ]
 
 
 class ServerProcess:

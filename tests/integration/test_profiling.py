@@ -55,9 +55,12 @@ profile_latency(json.loads(sys.argv[1]), "cpu", Path(sys.argv[2]))
 
 
 @pytest.fixture(scope="module")
-def few(config: Config, results: Path) -> Config:
-    """A zoo of three DNNs."""
-    value = {**config, "zoo": "config/zoo/yolov3-tiny-smoke.yaml"}
+def few(config: Config, root: Path, results: Path) -> Config:
+    """A zoo of two small DNNs."""
+    zoo = yaml.safe_load((root / config["zoo"]).read_text())
+    zoo |= {"input_px": [PX, 160], "cfg": str(root / "config" / "zoo" / zoo["cfg"])}
+    (results / "few.yaml").write_text(yaml.safe_dump(zoo))
+    value = {**config, "zoo": str(results / "few.yaml")}
     onnx = paths.onnx_path(value, results)
     onnx.parent.mkdir(parents=True, exist_ok=True)
     onnx.symlink_to(paths.onnx_path(config, results))

@@ -67,8 +67,8 @@ def test_one_client_has_a_gpu_s_best_dnn() -> None:
 
 
 def test_it_comes_close_to_the_optimum() -> None:
-    for gpus, least in ((2, 1.0), (4, 0.998)):
-        cases = [c for c in reference_cases() if c["problem"].gpus == gpus][:6]
+    for gpus, count, least in ((2, 6, 1.0), (4, 3, 0.998)):
+        cases = [c for c in reference_cases() if c["problem"].gpus == gpus][:count]
         ratios = []
         for seed, case in enumerate(cases):
             best = optimum.solve(case["problem"])

@@ -86,16 +86,16 @@ BODY = """
 from tests.unit.test_simulation import NARROW, fingerprint
 from tests.simulated import scene
 from experiment.virtual_serving import serve
-print(fingerprint(serve(scene(3, trace=NARROW, fps=25, stream_s=5, policy_name="{}"))))
+for name in ("paper", "jellyfish"):
+    print(fingerprint(serve(scene(3, trace=NARROW, fps=25, stream_s=5, policy_name=name))))
 """
 
 
-@pytest.mark.parametrize("name", ["paper", "jellyfish"])
-def test_the_same_bits_in_every_process(name: str, root: Path) -> None:
+def test_the_same_bits_in_every_process(root: Path) -> None:
     seen = set()
-    for seed in ("0", "1", "77"):
+    for seed in ("0", "77"):
         done = subprocess.run(
-            [sys.executable, "-c", BODY.format(name)],
+            [sys.executable, "-c", BODY],
             cwd=root,
             env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(root), "PATH": "/usr/bin:/bin", **KEPT},
             capture_output=True,
@@ -103,7 +103,8 @@ def test_the_same_bits_in_every_process(name: str, root: Path) -> None:
             check=True,
         )
         seen.add(done.stdout)
-    assert len(seen) == 1
+    (said,) = seen
+    assert len(set(said.split())) == 2
 
 
 def test_another_seed_is_another_run() -> None:
