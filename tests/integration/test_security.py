@@ -56,7 +56,7 @@ def secret_file(folder: Path) -> str:
 
 async def code_of(call: Any) -> grpc.StatusCode:
     """Return how a call of any kind ends."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return await call.code()  # type: ignore[no-any-return]
 
 

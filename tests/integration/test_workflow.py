@@ -14,7 +14,7 @@ import yaml
 from experiment import grid
 from tests.integration.workflow_checkout import Checkout
 
-pytestmark = pytest.mark.beside
+pytestmark = [pytest.mark.beside, pytest.mark.timeout(400)]
 
 MEASURED = {"latency", "cell"}
 GRID = grid.cells(yaml.safe_load((grid.ROOT / "config" / "config.yaml").read_text()))
@@ -244,7 +244,6 @@ def test_make_without_python_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.alone
-@pytest.mark.timeout(400)
 def test_every_stage_on_the_smallest_grid(assets: Path, tmp_path: Path) -> None:
     checkout = Checkout.copied_to(tmp_path)
     shutil.copytree(assets / "weights", tmp_path / "results" / "data" / "weights")
@@ -291,7 +290,6 @@ def run_of(results: Path, clients: int) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 def test_the_smallest_simulations_of_the_solvers(tmp_path: Path) -> None:
     checkout = Checkout.copied_to(tmp_path)
     asked = ("--cores", "all", "sim_quality", "sim_timings", "--configfile", "config/smoke.yaml")
