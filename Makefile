@@ -58,10 +58,11 @@ soak: install-dev ## faults against a real server, clients and network, for MINU
 check: install-dev ## whether the default scenario shows what it must; after `make`
 	@$(BIN)/python -m pytest -m results $(ARGS)
 
-lint: install-dev ## ruff, mypy, snakefmt, snakemake --lint
+lint: install-dev ## ruff, mypy, snakefmt, snakemake --lint; that every mutant fits the code
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(MYPY)
+	@$(BIN)/python -m tests.chaos.mutation --check
 	@$(BIN)/snakefmt --check $(SMK)
 	@$(BIN)/snakemake --lint
 

@@ -151,6 +151,15 @@ def held(world: World) -> list[str]:
     return [f"held: {most / 1e6:.1f} MB of frames > {limit / 1e6:.1f}"] if most > limit else []
 
 
+def records(world: World) -> list[str]:
+    """What a process recorded is on the disk but for the last second, whatever becomes of it.
+
+    A disk that is full or stalls excuses what is not there yet, of the files that it concerns.
+    """
+    found = [problem for serving in world.servings for problem in serving.records.writer.problems]
+    return [f"records: {problem}" for problem in [*found, *world.record_problems]]
+
+
 def health(world: World) -> list[str]:
     """While a server says SERVING, it serves."""
     found = []
@@ -342,6 +351,7 @@ CHECKS: tuple[Callable[[World], list[str]], ...] = (
     plans,
     rows,
     held,
+    records,
     health,
     ghosts,
     alarms,

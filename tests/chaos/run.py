@@ -32,7 +32,7 @@ class Verdict:
 async def _play(scenario: Scenario) -> World:
     world = World(scenario)
     world.struck = [Struck(fault) for fault in scenario.faults]
-    world.streamed = [Streamed([], {}) for _ in scenario.clients]
+    world.streamed = [Streamed([]) for _ in scenario.clients]
     with simulated_grpc(world):
         await world.start_server()
         work = [strike(world, struck) for struck in world.struck]

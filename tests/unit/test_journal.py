@@ -50,6 +50,7 @@ def test_a_full_disk_costs_nothing_that_fits_into_memory(tmp_path: Path) -> None
     lines.write()
     assert list(read_lines(lines.path)) == records
     assert lines.lost == 0
+    lines.close()
 
 
 def len_of(path: Path) -> int:
