@@ -27,7 +27,7 @@ class Trouble:
     """What is wrong with a disk for a while.
 
     Args:
-        files: what the names of the files begin with that it hits.
+        files: how the names of the files begin that it hits.
         stalls: whether writes take long; otherwise they find no room.
     """
 
@@ -36,8 +36,8 @@ class Trouble:
     begin_s: float
     end_s: float = inf
 
-    def hits(self, path: str) -> bool:
-        return path.startswith(self.files)
+    def hits(self, name: str) -> bool:
+        return name.lstrip(".").startswith(self.files)  # a dot: files that are not whole yet
 
 
 class Disk:

@@ -78,6 +78,9 @@ KINDS: dict[str, Kind] = {
     "server stalls": Kind("server", values=(0.05, 2.0)),
     "server is stopped": Kind("server", values=("once", "twice")),
     "server is killed": Kind("server"),
+    "disk full": Kind("server", (0.5, 5.0), values=("all", "plans", "clients", "state", "frames")),
+    "disk stalls": Kind("server", (0.5, 5.0)),
+    "log pipe full": Kind("server", (0.5, 5.0)),
     "wall clock steps": Kind("server", values=(-3600.0, 3600.0)),
 }
 EVERYWHERE = "all"

@@ -16,6 +16,7 @@ from jellyfish.protocol.jellyfish_pb2_grpc import JellyfishStub
 from jellyfish.trace import Trace
 from tests.chaos.channel import EOF, Channel
 from tests.chaos.children import SimProcess, Slot
+from tests.chaos.disk import Trouble
 from tests.chaos.faults import EVERYWHERE, GUEST
 from tests.chaos.images import bomb, jpeg
 from tests.chaos.link import Direction, Link
@@ -400,6 +401,45 @@ async def _clock_steps(world: World, struck: Struck) -> None:
     struck.hit()
 
 
+FILES = {
+    "all": ("",),
+    "plans": ("server.plans",),
+    "clients": ("server.clients",),
+    "state": ("server.state",),
+    "frames": ("client-",),
+}
+
+
+async def _disk_full(world: World, struck: Struck) -> None:
+    await _disk(world, struck, Trouble(FILES[struck.fault.value], False, world.loop.time()))
+
+
+async def _disk_stalls(world: World, struck: Struck) -> None:
+    await _disk(world, struck, Trouble(FILES["all"], True, world.loop.time()))
+
+
+async def _disk(world: World, struck: Struck, trouble: Trouble) -> None:
+    before = world.disk.hits
+    world.disk.troubles.append(trouble)
+    await asyncio.sleep(struck.fault.for_s)
+    trouble.end_s = world.loop.time()
+    struck.hits += world.disk.hits - before
+
+
+async def _log_pipe_full(world: World, struck: Struck) -> None:
+    """Nobody reads the log, while somebody asks for what is refused, and logged."""
+    before, until_s = world.log.waited, world.loop.time() + struck.fault.for_s
+    world.log.block(until_s)
+    stranger = Hostile(world, struck)
+    while world.loop.time() < until_s:
+        with suppress(grpc.aio.AioRpcError):
+            await stranger.stub.Register(pb.RegisterRequest(name="nobody"), timeout=2.0)
+        await asyncio.sleep(AGAIN_S)
+    await stranger.channel.close(None)
+    world.log.drain()
+    struck.hits += world.log.waited - before
+
+
 STRIKES: dict[str, Strike] = {
     "worker dies": _dies,
     "worker hangs": _hangs,
@@ -434,5 +474,8 @@ STRIKES: dict[str, Strike] = {
     "server stalls": _stalls,
     "server is stopped": _is_stopped,
     "server is killed": _is_killed,
+    "disk full": _disk_full,
+    "disk stalls": _disk_stalls,
+    "log pipe full": _log_pipe_full,
     "wall clock steps": _clock_steps,
 }

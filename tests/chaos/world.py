@@ -39,6 +39,7 @@ from tests.chaos.disk import Disk
 from tests.chaos.faults import EVERYWHERE, Fault, Scenario
 from tests.chaos.images import jpeg
 from tests.chaos.link import Link
+from tests.chaos.logs import SimStderr
 from tests.chaos.records import ClientRecords, ServerRecords
 from tests.chaos.spies import EngineSpy
 
@@ -150,7 +151,9 @@ class World:
         self.record_problems: list[str] = []  # of clients
         self.problems: list[str] = []  # what no check would see otherwise
         self.stalls: list[tuple[float, float]] = []
+        self.log = SimStderr(self)
         self.wall_offset_s = 0.0
+        self.clock_readers: set[str] = set()  # of the wall clock
         self.left: list[str] = []  # after the end
         self.lock = asyncio.Lock()  # one start or end of the server at a time
         for i, client in enumerate(scenario.clients):
