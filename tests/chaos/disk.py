@@ -49,11 +49,29 @@ class Disk:
     """
 
     def __init__(self, rng: Random) -> None:
+        self.rng = rng
         self.files: dict[str, bytes] = {}
         self.troubles: list[Trouble] = []
         self.hits = 0
-        self.path: type[SimPath] = type("SimPath", (SimPath,), {"disk": self})
-        self._rng = rng
+
+    def bad(self, path: str) -> list[Trouble]:
+        """Return what is wrong with a file now; whoever asks is hit by it."""
+        name = path.rpartition("/")[2]
+        bad = [t for t in self.troubles if t.end_s == inf and t.hits(name)]
+        self.hits += bool(bad)
+        return bad
+
+
+class Mount:
+    """A disk as one process sees it: what it writes may be under way when it is killed.
+
+    Attributes:
+        path: makes paths.
+    """
+
+    def __init__(self, disk: Disk) -> None:
+        self.files, self._disk, self._rng = disk.files, disk, disk.rng
+        self.path: type[SimPath] = type("SimPath", (SimPath,), {"mount": self})
         self._spent_s = 0.0
         self._undo: list[Callable[[], object]] = []
 
@@ -74,8 +92,7 @@ class Disk:
     def write(self, path: str, data: bytes) -> int:
         """Append to a file; return how much fitted."""
         before = self.files[path]
-        bad = [t for t in self.troubles if t.end_s == inf and t.hits(path.rpartition("/")[2])]
-        self.hits += bool(bad)
+        bad = self._disk.bad(path)
         if not all(trouble.stalls for trouble in bad):
             data = data[: self._rng.randrange(len(data))] if self._rng.random() < 0.5 else b""
             if not data:
@@ -108,38 +125,38 @@ class Disk:
 class _File:
     """What is open for appending."""
 
-    def __init__(self, disk: Disk, path: str) -> None:
-        self._disk, self._path = disk, path
+    def __init__(self, mount: Mount, path: str) -> None:
+        self._mount, self._path = mount, path
 
     def write(self, data: Any) -> int:
-        return self._disk.write(self._path, bytes(data))
+        return self._mount.write(self._path, bytes(data))
 
     def close(self) -> None:
         pass
 
 
 class SimPath(PurePosixPath):
-    """A path on a `Disk`; `Disk.path` makes them."""
+    """A path on a disk; `Mount.path` makes them."""
 
-    disk: Disk
+    mount: Mount
 
     def exists(self) -> bool:
-        return str(self) in self.disk.files
+        return str(self) in self.mount.files
 
     def open(self, mode: str, buffering: int = -1) -> Any:
         if mode == "rb":
             return BytesIO(self._content())
         assert (mode, buffering) == ("ab", 0)
-        self.disk.files.setdefault(str(self), b"")
-        return _File(self.disk, str(self))
+        self.mount.files.setdefault(str(self), b"")
+        return _File(self.mount, str(self))
 
     def _content(self) -> bytes:
         if not self.exists():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self))
-        return self.disk.files[str(self)]
+        return self.mount.files[str(self)]
 
     def touch(self, mode: int, exist_ok: bool) -> None:
-        self.disk.files[str(self)] = b""
+        self.mount.files[str(self)] = b""
 
     def chmod(self, mode: int) -> None:
         pass
@@ -152,15 +169,15 @@ class SimPath(PurePosixPath):
 
     def write_text(self, text: str) -> None:
         data = text.encode()
-        if self.disk.write(str(self), data) < len(data):
+        if self.mount.write(str(self), data) < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
 
     def replace(self, target: SimPath) -> None:
-        self.disk.rename(str(self), str(target))
+        self.mount.rename(str(self), str(target))
 
     def unlink(self, missing_ok: bool = False) -> None:
         if self.exists():
-            self.disk.remove(str(self))
+            self.mount.remove(str(self))
         elif not missing_ok:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self))
 

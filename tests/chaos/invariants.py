@@ -21,6 +21,8 @@ WINDOW_S = 5.0
 MARGIN = 0.02  # of the share of frames in time, beyond what chance explains:
 ERRORS, FEW_FRAMES = 2.0, 2  # standard errors of the difference, or so many frames
 SETTLED_S = 3.0  # after the start, a fresh engine serves everybody that it can
+LINES_A_SECOND = 20.0  # in the server's log, on average: some a client that comes or goes
+DROPPED = "were dropped: nobody read them"
 DARK_S = 5.0  # no server says SERVING for so long while nobody is served
 
 
@@ -158,6 +160,32 @@ def records(world: World) -> list[str]:
     """
     found = [problem for serving in world.servings for problem in serving.records.writer.problems]
     return [f"records: {problem}" for problem in [*found, *world.record_problems]]
+
+
+def log(world: World) -> list[str]:
+    """Every line is written, in order, or counted as dropped; nobody waits for who reads; few."""
+    said, lines, dropped = iter(world.log.said), 0, 0
+    for line in world.log.written:
+        if line.endswith(DROPPED):
+            dropped += int(line.split()[0])
+        elif line in said:  # and passes over those before it
+            lines += 1
+        else:
+            return [f"log: out of order, or never said: {line:.100}"]
+    found = []
+    if lines + dropped != len(world.log.said):
+        found.append(f"log: {lines} of {len(world.log.said)} lines, and {dropped} told as dropped")
+    if world.log.held_up_s:
+        found.append(f"log: the server stood still for {world.log.held_up_s:.2f} s to write a line")
+    most = LINES_A_SECOND * (world.scenario.length_s + SETTLED_S)
+    if len(world.log.said) > most:
+        found.append(f"log: {len(world.log.said)} lines > {most:.0f}")
+    return found
+
+
+def clock(world: World) -> list[str]:
+    """Nothing but the log's time stamps depends on the wall clock."""
+    return [f"clock: {reader} reads the wall clock" for reader in sorted(world.clock_readers)]
 
 
 def health(world: World) -> list[str]:
@@ -352,6 +380,8 @@ CHECKS: tuple[Callable[[World], list[str]], ...] = (
     rows,
     held,
     records,
+    log,
+    clock,
     health,
     ghosts,
     alarms,

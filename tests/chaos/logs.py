@@ -1,4 +1,4 @@
-"""The server's log and the wall clock, simulated: a reader that may block, a clock that may step."""
+"""The server's log and the wall clock, simulated: its reader may block, the clock may step."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class SimStderr(Stderr):
         written: what the reader got.
         waited: lines that found nobody reading.
         until_s: nobody reads until then.
+        held_up_s: for how long writing a line held up the server.
     """
 
     def __init__(self, world: World) -> None:
@@ -39,6 +40,7 @@ class SimStderr(Stderr):
         self.written: list[str] = []
         self.waited = 0
         self.until_s = 0.0
+        self.held_up_s = 0.0
 
     def start(self) -> None:
         """Start no thread."""
@@ -63,7 +65,9 @@ class SimStderr(Stderr):
 
     def take(self, line: str) -> None:
         """Stand for the pipe: whoever writes while nobody reads stands still for as long."""
-        self._loop.stall(max(0.0, self.until_s - self._loop.time()))
+        held_up_s = max(0.0, self.until_s - self._loop.time())
+        self.held_up_s += held_up_s
+        self._loop.stall(held_up_s)
         self.written.append(line)
 
 

@@ -53,9 +53,7 @@ def search(name: str, seeds: Sequence[int], corpus: bool, folder: Path | None) -
     return Found(name, "", "", time.monotonic() - began_s)
 
 
-def _verdicts(
-    mutant: Mutant, seeds: Sequence[int], corpus: bool
-) -> Iterator[tuple[str, Verdict]]:
+def _verdicts(mutant: Mutant, seeds: Sequence[int], corpus: bool) -> Iterator[tuple[str, Verdict]]:
     for path in sorted(CORPUS.glob("*.json")) if corpus else []:
         if mutant_of(path) == mutant.name:
             yield path.stem, judge(read(path))

@@ -18,7 +18,7 @@ from jellyfish.records import FrameRow
 from server.engine import Engine
 from server.records import PATIENCE_S as SERVER_PATIENCE_S
 from server.records import Records as ServersRecords
-from tests.chaos.disk import STALL_S, Disk
+from tests.chaos.disk import STALL_S, Disk, Mount
 from tests.chaos.faults import Client
 
 LOST_S = 1.0  # at most, of what a killed process has recorded
@@ -37,10 +37,11 @@ class Writer:
     """
 
     def __init__(
-        self, journal: Journal, disk: Disk, stalls: list[tuple[float, float]]
+        self, journal: Journal, mount: Mount, disk: Disk, stalls: list[tuple[float, float]]
     ) -> None:
         loop = asyncio.get_running_loop()
-        self._time, self._journal, self._disk, self._stalls = loop.time, journal, disk, stalls
+        self._time, self._stalls = loop.time, stalls
+        self._journal, self._mount, self._disk = journal, mount, disk
         self._jobs: asyncio.Future[Jobs] = loop.create_future()
         self._made: dict[Lines | Latest, list[tuple[float, Any]]] = {}
         self.problems: list[str] = []
@@ -68,10 +69,10 @@ class Writer:
 
     async def _take_time(self) -> None:
         """Let as much time pass as the disk took."""
-        spent_s = self._disk.spent()
+        spent_s = self._mount.spent()
         if spent_s:
             await asyncio.sleep(spent_s)
-            self._disk.settle()
+            self._mount.settle()
 
     async def close(self, jobs: Jobs, patience_s: float) -> None:
         """End as `Journal.close` does: what takes longer is cut short by the process's end."""
@@ -87,7 +88,7 @@ class Writer:
         """End in the middle of whatever is written."""
         if not self._task.done():
             self._task.cancel()
-            self._disk.killed()
+            self._mount.killed()
             self._check(ended=False)
 
     # --- what must be there
@@ -148,8 +149,9 @@ class ServerRecords(ServersRecords):
     """The server's, written by a task."""
 
     def __init__(self, disk: Disk, stalls: list[tuple[float, float]]) -> None:
-        super().__init__(disk.path("/server"))
-        self.writer = Writer(self._journal, disk, stalls)
+        mount = Mount(disk)
+        super().__init__(mount.path("/server"))
+        self.writer = Writer(self._journal, mount, disk, stalls)
         self._keeping: asyncio.Task[None] | None = None
 
     def keep(self, engine: Engine) -> None:
@@ -178,6 +180,7 @@ class ClientRecords(ClientsRecords):
     def __init__(
         self, i: int, client: Client, disk: Disk, stalls: list[tuple[float, float]]
     ) -> None:
+        mount = Mount(disk)
         job = Job(
             name=f"client-{i}",
             client=i,
@@ -186,10 +189,10 @@ class ClientRecords(ClientsRecords):
             slo_ms=client.slo_ms,
             stream_s=0.0,
             clip={},
-            out_dir=disk.path("/clients"),
+            out_dir=mount.path("/clients"),
         )
         super().__init__(job, SIZE, None, lambda: None)
-        self.writer = Writer(self._journal, disk, stalls)
+        self.writer = Writer(self._journal, mount, disk, stalls)
         self.rows: list[FrameRow] = []
 
     def on_row(self, row: FrameRow, detections: Detections | None) -> None:
