@@ -71,6 +71,7 @@ KINDS: dict[str, Kind] = {
     "client repeats ids": Kind("client", (1.0, 5.0)),
     "client sends oversize": Kind("client", (1.0, 5.0)),
     "client sends bombs": Kind("client", (1.0, 5.0)),
+    "client sends heavy frames": Kind("client", (1.0, 5.0)),
     "client never reads": Kind("client", (1.0, 5.0)),
     "client vanishes": Kind("client", (1.0, 3.0)),
     "client comes and goes": Kind("client", (1.0, 5.0)),

@@ -13,6 +13,7 @@ from jellyfish.records import FrameRow, Outcome
 from server.seats import RESUME_S, SILENCE_S
 from tests.chaos.channel import Call
 from tests.chaos.faults import GUEST
+from tests.chaos.spies import Seen
 from tests.chaos.world import Serving, World
 
 GRAIN_S = 0.3  # a worker's death is seen so much later at most
@@ -150,7 +151,10 @@ def held(world: World) -> list[str]:
     """The frames that the server holds are bounded."""
     most = max(serving.spy.most_held for serving in world.servings)
     limit = world.limits.total_bytes + world.limits.frame_bytes  # the one that is being refused
-    return [f"held: {most / 1e6:.1f} MB of frames > {limit / 1e6:.1f}"] if most > limit else []
+    found = [f"held: {most / 1e6:.1f} MB of frames > {limit / 1e6:.1f}"] if most > limit else []
+    one = max(serving.spy.most_of_one for serving in world.servings)
+    limit = world.limits.client_bytes + world.limits.frame_bytes
+    return found + ([f"held: {one / 1e6:.1f} MB of one client"] if one > limit else [])
 
 
 def records(world: World) -> list[str]:
@@ -334,10 +338,27 @@ def stayed(serving: Serving, call: Call) -> bool:
     return status is not None and status[0].name == "OK" and not serving.killed
 
 
-def ghosts(world: World) -> list[str]:
-    """Whoever is silent for long has no seat."""
+def seats(world: World) -> list[str]:
+    """A client of ours whose connection broke finds its seat again, if it is back in time."""
     found = []
     for serving in world.servings:
+        last: dict[str, Seen] = {}
+        for seen in serving.spy.seen:
+            before, last[seen.name] = last.get(seen.name), seen
+            if before is None or not seen.name.startswith("client-") or before.put_out:
+                continue
+            away_s = seen.joined_s - max(before.joined_s, before.heard_s)
+            if away_s < RESUME_S and not world.stalls:
+                found.append(f"seats: {seen.name} lost its seat in {away_s:.2f} s")
+    return found
+
+
+def ghosts(world: World) -> list[str]:
+    """Whoever is silent for long has no seat, and soon no capacity; the gone have neither."""
+    found = []
+    for serving in world.servings:
+        found += [f"ghosts: {text}" for text in serving.spy.gone_work[:1]]
+        found += [f"ghosts: {text}" for text in serving.spy.ghosts[:1] if not world.stalls]
         for seen in serving.spy.seen:
             times = [at_s for asked in seen.asked.values() for at_s, _ in asked]
             heard_s = max(times, default=seen.joined_s)
@@ -383,6 +404,7 @@ CHECKS: tuple[Callable[[World], list[str]], ...] = (
     log,
     clock,
     health,
+    seats,
     ghosts,
     alarms,
 )

@@ -14,11 +14,12 @@ import grpc
 from jellyfish.protocol import jellyfish_pb2 as pb
 from jellyfish.protocol.jellyfish_pb2_grpc import JellyfishStub
 from jellyfish.trace import Trace
+from server.clients import BURST
 from tests.chaos.channel import EOF, Channel
 from tests.chaos.children import SimProcess, Slot
 from tests.chaos.disk import Trouble
 from tests.chaos.faults import EVERYWHERE, GUEST
-from tests.chaos.images import bomb, jpeg
+from tests.chaos.images import bomb, heavy, jpeg
 from tests.chaos.link import Direction, Link
 from tests.chaos.world import RESTART_S, Struck, World
 
@@ -322,6 +323,22 @@ def _oversize(k: int) -> bytes:
     return _padded((1 + k % 3) * 2_000_000)
 
 
+def _sends_heavily() -> Strike:
+    """Frames as heavy as content gets, as many at once as a network stall may deliver."""
+
+    async def act(client: Hostile) -> None:
+        for k in range(100_000):
+            await client.send(k, heavy(416), 416)
+            if k % BURST == BURST - 1:
+                await asyncio.sleep(BURST / HOSTILE_FPS)
+
+    async def play(world: World, struck: Struck) -> None:
+        client = await _hostile(world, struck, act)
+        await client.channel.close(None)
+
+    return play
+
+
 LIES = (math.nan, math.inf, -math.inf, -1.0, 0.0, 1e-300, 1e300)
 
 
@@ -467,6 +484,7 @@ STRIKES: dict[str, Strike] = {
     "client repeats ids": _sends(1 / HOSTILE_FPS, _honest_image, lambda k: k // 5),
     "client sends oversize": _sends(1 / HOSTILE_FPS, _oversize, lambda k: k),
     "client sends bombs": _sends(1 / HOSTILE_FPS, lambda _: bomb(9000), lambda k: k),
+    "client sends heavy frames": _sends_heavily(),
     "client never reads": _sends(1 / HOSTILE_FPS, _honest_image, lambda k: k, reads=False),
     "client vanishes": _vanishes,
     "client comes and goes": _comes_and_goes,

@@ -61,6 +61,6 @@ def instead(value: Any) -> Callable[[Any], Any]:
 def every() -> list[Mutant]:
     """Return all mutants."""
     found: list[Mutant] = []
-    for name in ("clients", "engine", "planning", "workers"):
+    for name in ("clients", "engine", "planning", "records", "workers"):
         found += import_module(f"tests.chaos.mutants.{name}").MUTANTS
     return found
