@@ -251,9 +251,17 @@ class Hostile:
         self.struck.hit()
         return str(joined.token)
 
-    async def join(self) -> None:
+    async def join(self) -> str:
         token = await self.register()
         self.call = self.stub.Stream(metadata=(("jellyfish-token", token),))
+        return token
+
+    async def leave_early(self) -> None:
+        """Join, send more than runs at once, and be gone before it has run."""
+        token = await self.join()
+        for k in range(8):
+            await self.send(k, jpeg(128, 0))
+        await self.stub.Unregister(pb.UnregisterRequest(token=token), timeout=2.0)
 
     async def insist(self) -> None:
         """Join as soon as there is a server that lets it."""
@@ -374,11 +382,14 @@ async def _comes_and_goes(world: World, struck: Struck) -> None:
     while world.loop.time() < end_s:
         client = Hostile(world, struck)
         with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            if world.rng.random() < 0.5:
-                await client.register()
-            else:
-                await client.join()
-                await client.send(0, jpeg(128, 0))
+            match world.rng.randrange(3):
+                case 0:
+                    await client.register()
+                case 1:
+                    await client.join()
+                    await client.send(0, jpeg(128, 0))
+                case 2:
+                    await client.leave_early()
         await client.channel.close(None)
         await asyncio.sleep(0.05)
 
