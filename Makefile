@@ -47,7 +47,7 @@ test-slow: install-dev ## the slow tests but those: behaviours in real time, gui
 
 SEEDS ?= 10000
 chaos: install-dev ## seeded faults in virtual time, SEEDS=10000 of them: a table, failing seeds kept
-	@$(BIN)/python -m tests.chaos --seeds $(SEEDS) $(ARGS)
+	@$(BIN)/python -m tests.chaos --corpus --seeds $(SEEDS) $(ARGS)
 
 chaos-mutants: install-dev ## whether those seeds find defects that are put back
 	@$(BIN)/python -m tests.chaos.mutation $(ARGS)
