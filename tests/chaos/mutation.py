@@ -68,7 +68,7 @@ def check() -> int:
         try:
             with mutant.applied():
                 pass
-        except (AttributeError, ImportError) as error:
+        except (AttributeError, ImportError, TypeError) as error:
             gone += 1
             print(f"mutant {mutant.name!r}: {error}")
     return gone
