@@ -47,7 +47,7 @@ test-slow: install-dev ## the slow tests but those: behaviours in real time, gui
 
 SEEDS ?= 10000
 chaos: install-dev ## seeded faults in virtual time, SEEDS=10000 of them: a table, failing seeds kept
-	@$(BIN)/python -m tests.chaos --seeds $(SEEDS) $(ARGS)
+	@$(BIN)/python -m tests.chaos --corpus --seeds $(SEEDS) $(ARGS)
 
 chaos-mutants: install-dev ## whether those seeds find defects that are put back
 	@$(BIN)/python -m tests.chaos.mutation $(ARGS)
@@ -58,10 +58,11 @@ soak: install-dev ## faults against a real server, clients and network, for MINU
 check: install-dev ## whether the default scenario shows what it must; after `make`
 	@$(BIN)/python -m pytest -m results $(ARGS)
 
-lint: install-dev ## ruff, mypy, snakefmt, snakemake --lint
+lint: install-dev ## ruff, mypy, snakefmt, snakemake --lint; that every mutant fits the code
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(MYPY)
+	@$(BIN)/python -m tests.chaos.mutation --check
 	@$(BIN)/snakefmt --check $(SMK)
 	@$(BIN)/snakemake --lint
 

@@ -78,6 +78,7 @@ class Client:
             rng = Random(self._job.seed)
             size = (self._source.width, self._source.height)
             records = Records(self._job, size, self._trace, self._started_s)
+            records.start()
             session = Session(self._config, transport, self._source, rng, records.on_row)
             self._session, self._records = session, records
             if not self._stopped.is_set():

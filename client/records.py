@@ -11,7 +11,7 @@ from client.job import Job
 from jellyfish.detections import Detections
 from jellyfish.files.atomic import write_json
 from jellyfish.files.detections import coco_entries, image_id
-from jellyfish.files.journal import Journal
+from jellyfish.files.journal import Jobs, Journal
 from jellyfish.files.streams import DETECTIONS_LINES, FRAMES_LINES, as_record, client_jobs
 from jellyfish.records import FrameRow
 from jellyfish.trace import Trace
@@ -47,6 +47,9 @@ class Records:
         self._found = self._journal.lines(job.out_dir / DETECTIONS_LINES.format(job.client))
         self._progress = self._journal.latest(job.path("progress.json"))
         self.frames = self.sent = 0
+
+    def start(self) -> None:
+        """Write from now on, in a thread."""
         threading.Thread(target=self._journal.run, name="records", daemon=True).start()
 
     def on_row(self, row: FrameRow, detections: Detections | None) -> None:
@@ -70,10 +73,14 @@ class Records:
         Raises:
             RunError: a file cannot be written; what was streamed stays where it is.
         """
+        self._journal.close(PATIENCE_S, self.jobs(summary))
+
+    def jobs(self, summary: dict[str, Any]) -> Jobs:
+        """Return the client's files, and what makes each of what was streamed."""
         self._write_rows()
         path = self._job.path("json")
         jobs = client_jobs(self._job.out_dir, self._job.client)
-        self._journal.close(PATIENCE_S, {path: partial(write_json, path, summary), **jobs})
+        return {path: partial(write_json, path, summary), **jobs}
 
     def _write_rows(self) -> None:
         started_s = self._started_s()

@@ -42,10 +42,13 @@ class Stderr(QueueHandler):
     """Writes to stderr from a thread of its own, through a bounded queue.
 
     What does not fit is dropped and counted; the count is said once there is room again.
+
+    Args:
+        lines: that may wait.
     """
 
-    def __init__(self) -> None:
-        self._lines: queue.Queue[str] = queue.Queue(LINES)
+    def __init__(self, lines: int = LINES) -> None:
+        self._lines: queue.Queue[str] = queue.Queue(lines)
         super().__init__(self._lines)
         self._dropped = 0  # ever; changed by who logs alone
         self._told = 0  # of those; changed by the writing thread alone
@@ -57,12 +60,16 @@ class Stderr(QueueHandler):
 
     def say(self, line: str) -> None:
         """Queue a line; never waits."""
-        if self._thread.ident is None:  # not before: it keeps to the cores of who starts it
-            self._thread.start()
+        self.start()
         try:
             self._lines.put_nowait(line)
         except queue.Full:
             self._dropped += 1
+
+    def start(self) -> None:
+        """Write from now on, in a thread that keeps to the cores of who starts it."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def flush_for(self, limit_s: float) -> None:
         """Wait until all is written, for `limit_s` at most."""
@@ -72,12 +79,15 @@ class Stderr(QueueHandler):
 
     def _write_forever(self) -> None:
         while True:
-            line = self._lines.get()
-            _write(line)
-            if (dropped := self._dropped) > self._told and self._lines.empty():
-                _write(f"{dropped - self._told} log lines were dropped: nobody read them")
-                self._told = dropped
-            self._lines.task_done()
+            self.write(self._lines.get())
+
+    def write(self, line: str) -> None:
+        """Write a line from the queue, and how many were dropped once it is empty."""
+        _write(line)
+        if (dropped := self._dropped) > self._told and self._lines.empty():
+            _write(f"{dropped - self._told} log lines were dropped: nobody read them")
+            self._told = dropped
+        self._lines.task_done()
 
 
 def _write(line: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jellyfish.files.journal import Journal
+from jellyfish.files.journal import Jobs, Journal
 from jellyfish.files.streams import (
     CLIENTS_LINES,
     PLANS_LINES,
@@ -65,6 +65,10 @@ class Records:
         Raises:
             RunError: a file cannot be written; what was streamed stays where it is.
         """
+        self._journal.close(PATIENCE_S, self.jobs(state))
+
+    def jobs(self, state: dict[str, Any]) -> Jobs:
+        """Return the server's files, and what makes each of what was streamed."""
         jobs = dict(server_jobs(self._folder, state))
         lines = self._folder / PLANS_LINES
         if lines.exists() and lines.stat().st_size > TABLE_BYTES:
@@ -74,4 +78,4 @@ class Records:
                 self._folder,
             )
             del jobs[self._folder / PLANS_TABLE]
-        self._journal.close(PATIENCE_S, jobs)
+        return jobs

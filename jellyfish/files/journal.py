@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -46,7 +46,7 @@ class Lines:
         self._queued_bytes = 0  # ever; changed by who appends alone
         self._written_bytes = 0  # ever; changed by the writing thread alone
         self._dropped = 0
-        self._file: int | None = None
+        self._file: FileIO | None = None
         if path.exists():
             path.replace(path.with_name(path.name + LAST_LIFE))
 
@@ -74,19 +74,19 @@ class Lines:
         """
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            self._file = self.path.open("ab", buffering=0)
         while self._rest or self._queue:
             if not self._rest:
                 several = [self._queue.popleft() for _ in range(len(self._queue))]
                 self._rest = memoryview(b"".join(several))
-            count = os.write(self._file, self._rest)
+            count = self._file.write(self._rest)
             self._rest = self._rest[count:]
             self._written_bytes += count
 
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
-            os.close(self._file)
+            self._file.close()
             self._file = None
 
 
@@ -151,17 +151,31 @@ class Journal:
         while jobs is None:
             with suppress(Empty):
                 jobs = self._ending.get(timeout=FLUSH_S)
-            for part in self._parts:
-                _write(part)
+            for _ in self.turn():
+                pass
+        try:
+            self.finish(jobs)
+            self._ended.put(None)
+        except RunError as error:
+            self._ended.put(error)
+
+    def turn(self) -> Iterator[None]:
+        """Write to each file what has come for it; yield after each."""
+        for part in self._parts:
+            _write(part)
+            yield
+
+    def finish(self, jobs: Jobs) -> None:
+        """Close the files, and write those of `jobs`.
+
+        Raises:
+            RunError: some could not be written; it names them.
+        """
         for part in self._parts:
             part.close()
             if part.lost:
                 log.warning("%s lacks %d records", part.path, part.lost)
-        try:
-            write_each(jobs)
-            self._ended.put(None)
-        except RunError as error:
-            self._ended.put(error)
+        write_each(jobs)
 
     def close(self, patience_s: float, jobs: Jobs) -> None:
         """Have all records written, and then the files of `jobs`, whatever becomes of each.

@@ -46,6 +46,7 @@ def _options(args: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--kinds", default="", help="names of kinds, by commas; all by default")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--keep", type=Path, default=CORPUS, help="where failing seeds go")
+    parser.add_argument("--corpus", action="store_true", help="replay it first")
     parser.add_argument("--no-shrink", action="store_true")
     parser.add_argument("--within", type=float, help="fail when it takes longer, in s")
     return parser.parse_args(args)
@@ -81,8 +82,14 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _many(options: argparse.Namespace, kinds: Sequence[str]) -> int:
-    began_s, table, failed = time.monotonic(), Table(), []
+    failed: list[Verdict] = []
+    relapsed: list[Path] = []
+    began_s, table = time.monotonic(), Table()
     seeds = range(options.first, options.first + options.seeds)
+    for path in sorted(CORPUS.glob("*.json")) if options.corpus else []:
+        if (again := judge(read(path))).violations:
+            print(f"corpus, {path.stem}: {again.violations[0]}", flush=True)
+            relapsed.append(path)
     for verdict in verdicts(seeds, options.jobs, kinds):
         table.add(verdict)
         if verdict.violations:
@@ -99,4 +106,4 @@ def _many(options: argparse.Namespace, kinds: Sequence[str]) -> int:
     late = options.within is not None and took_s > options.within
     if late:
         print(f"it took longer than {options.within:g} s")
-    return 1 if failed or thin or late else 0
+    return 1 if failed or relapsed or thin or late else 0

@@ -71,6 +71,7 @@ KINDS: dict[str, Kind] = {
     "client repeats ids": Kind("client", (1.0, 5.0)),
     "client sends oversize": Kind("client", (1.0, 5.0)),
     "client sends bombs": Kind("client", (1.0, 5.0)),
+    "client sends heavy frames": Kind("client", (1.0, 5.0)),
     "client never reads": Kind("client", (1.0, 5.0)),
     "client vanishes": Kind("client", (1.0, 3.0)),
     "client comes and goes": Kind("client", (1.0, 5.0)),
@@ -78,6 +79,9 @@ KINDS: dict[str, Kind] = {
     "server stalls": Kind("server", values=(0.05, 2.0)),
     "server is stopped": Kind("server", values=("once", "twice")),
     "server is killed": Kind("server"),
+    "disk full": Kind("server", (0.5, 5.0), values=("all", "plans", "clients", "state", "frames")),
+    "disk stalls": Kind("server", (0.5, 5.0)),
+    "log pipe full": Kind("server", (0.5, 5.0)),
     "wall clock steps": Kind("server", values=(-3600.0, 3600.0)),
 }
 EVERYWHERE = "all"

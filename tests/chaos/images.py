@@ -23,6 +23,15 @@ def jpeg(px: int, number: int) -> bytes:
 
 
 @lru_cache
+def heavy(px: int) -> bytes:
+    """Return noise, `px` x `px`: as heavy as honest content gets."""
+    noise = np.random.default_rng(0).integers(0, 255, (px, px, 3)).astype(np.uint8)
+    done, data = cv2.imencode(".jpg", noise, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    assert done
+    return data.tobytes()
+
+
+@lru_cache
 def bomb(count: int) -> bytes:
     """Return a file of `count` scans that claims 4096 x 4096."""
     honest = bytearray(jpeg(128, 0))

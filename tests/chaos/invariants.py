@@ -13,6 +13,7 @@ from jellyfish.records import FrameRow, Outcome
 from server.seats import RESUME_S, SILENCE_S
 from tests.chaos.channel import Call
 from tests.chaos.faults import GUEST
+from tests.chaos.spies import Seen
 from tests.chaos.world import Serving, World
 
 GRAIN_S = 0.3  # a worker's death is seen so much later at most
@@ -21,6 +22,8 @@ WINDOW_S = 5.0
 MARGIN = 0.02  # of the share of frames in time, beyond what chance explains:
 ERRORS, FEW_FRAMES = 2.0, 2  # standard errors of the difference, or so many frames
 SETTLED_S = 3.0  # after the start, a fresh engine serves everybody that it can
+LINES_A_SECOND = 20.0  # in the server's log, on average: some a client that comes or goes
+DROPPED = "were dropped: nobody read them"
 DARK_S = 5.0  # no server says SERVING for so long while nobody is served
 
 
@@ -148,7 +151,45 @@ def held(world: World) -> list[str]:
     """The frames that the server holds are bounded."""
     most = max(serving.spy.most_held for serving in world.servings)
     limit = world.limits.total_bytes + world.limits.frame_bytes  # the one that is being refused
-    return [f"held: {most / 1e6:.1f} MB of frames > {limit / 1e6:.1f}"] if most > limit else []
+    found = [f"held: {most / 1e6:.1f} MB of frames > {limit / 1e6:.1f}"] if most > limit else []
+    one = max(serving.spy.most_of_one for serving in world.servings)
+    limit = world.limits.client_bytes + world.limits.frame_bytes
+    return found + ([f"held: {one / 1e6:.1f} MB of one client"] if one > limit else [])
+
+
+def records(world: World) -> list[str]:
+    """What a process recorded is on the disk but for the last second, whatever becomes of it.
+
+    A disk that is full or stalls excuses what is not there yet, of the files that it concerns.
+    """
+    found = [problem for serving in world.servings for problem in serving.records.writer.problems]
+    return [f"records: {problem}" for problem in [*found, *world.record_problems]]
+
+
+def log(world: World) -> list[str]:
+    """Every line is written, in order, or counted as dropped; nobody waits for who reads; few."""
+    said, lines, dropped = iter(world.log.said), 0, 0
+    for line in world.log.written:
+        if line.endswith(DROPPED):
+            dropped += int(line.split()[0])
+        elif line in said:  # and passes over those before it
+            lines += 1
+        else:
+            return [f"log: out of order, or never said: {line:.100}"]
+    found = []
+    if lines + dropped != len(world.log.said):
+        found.append(f"log: {lines} of {len(world.log.said)} lines, and {dropped} told as dropped")
+    if world.log.held_up_s:
+        found.append(f"log: the server stood still for {world.log.held_up_s:.2f} s to write a line")
+    most = LINES_A_SECOND * (world.scenario.length_s + SETTLED_S)
+    if len(world.log.said) > most:
+        found.append(f"log: {len(world.log.said)} lines > {most:.0f}")
+    return found
+
+
+def clock(world: World) -> list[str]:
+    """Nothing but the log's time stamps depends on the wall clock."""
+    return [f"clock: {reader} reads the wall clock" for reader in sorted(world.clock_readers)]
 
 
 def health(world: World) -> list[str]:
@@ -297,10 +338,27 @@ def stayed(serving: Serving, call: Call) -> bool:
     return status is not None and status[0].name == "OK" and not serving.killed
 
 
-def ghosts(world: World) -> list[str]:
-    """Whoever is silent for long has no seat."""
+def seats(world: World) -> list[str]:
+    """A client of ours whose connection broke finds its seat again, if it is back in time."""
     found = []
     for serving in world.servings:
+        last: dict[str, Seen] = {}
+        for seen in serving.spy.seen:
+            before, last[seen.name] = last.get(seen.name), seen
+            if before is None or not seen.name.startswith("client-") or before.put_out:
+                continue
+            away_s = seen.joined_s - max(before.joined_s, before.heard_s)
+            if away_s < RESUME_S and not world.stalls:
+                found.append(f"seats: {seen.name} lost its seat in {away_s:.2f} s")
+    return found
+
+
+def ghosts(world: World) -> list[str]:
+    """Whoever is silent for long has no seat, and soon no capacity; the gone have neither."""
+    found = []
+    for serving in world.servings:
+        found += [f"ghosts: {text}" for text in serving.spy.gone_work[:1]]
+        found += [f"ghosts: {text}" for text in serving.spy.ghosts[:1] if not world.stalls]
         for seen in serving.spy.seen:
             times = [at_s for asked in seen.asked.values() for at_s, _ in asked]
             heard_s = max(times, default=seen.joined_s)
@@ -342,7 +400,11 @@ CHECKS: tuple[Callable[[World], list[str]], ...] = (
     plans,
     rows,
     held,
+    records,
+    log,
+    clock,
     health,
+    seats,
     ghosts,
     alarms,
 )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 from dataclasses import dataclass, field
 
 from experiment import virtual_time
 from jellyfish.scheduling import solvers
 from tests.chaos import invariants
 from tests.chaos.faults import Scenario
+from tests.chaos.logs import simulated_clock, simulated_log
 from tests.chaos.strikes import strike
 from tests.chaos.world import Streamed, Struck, World, simulated_grpc
 
@@ -32,8 +32,8 @@ class Verdict:
 async def _play(scenario: Scenario) -> World:
     world = World(scenario)
     world.struck = [Struck(fault) for fault in scenario.faults]
-    world.streamed = [Streamed([], {}) for _ in scenario.clients]
-    with simulated_grpc(world):
+    world.streamed = [Streamed([]) for _ in scenario.clients]
+    with simulated_grpc(world), simulated_log(world), simulated_clock(world):
         await world.start_server()
         work = [strike(world, struck) for struck in world.struck]
         work += [world.stream(i) for i in range(len(scenario.clients))]
@@ -56,11 +56,9 @@ def play(scenario: Scenario) -> World:
     """Play a scenario from start to end, in virtual time."""
     solvers.warm("jellyfish")
     gc.disable()
-    logging.disable(logging.CRITICAL)  # thousands of faults would be told
     try:
         return virtual_time.run(_play(scenario), scenario.seed)
     finally:
-        logging.disable(logging.NOTSET)
         gc.enable()
 
 

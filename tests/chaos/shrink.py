@@ -56,17 +56,25 @@ def shrink(verdict: Verdict) -> Verdict:
     return found
 
 
-def keep(verdict: Verdict, folder: Path = CORPUS) -> Path:
-    """Write a failing scenario to the corpus, and what it violated."""
+def keep(verdict: Verdict, folder: Path = CORPUS, mutant: str = "") -> Path:
+    """Write a failing scenario to the corpus: what it violated, and with which mutant, if any."""
     folder.mkdir(parents=True, exist_ok=True)
     kinds = "-".join(sorted({fault.kind.replace(" ", "_") for fault in verdict.scenario.faults}))
-    path = folder / f"{kinds or 'nothing'}-{verdict.scenario.seed}.json"
-    write_json(path, {"violated": verdict.violations[:5], **verdict.scenario.to_json()})
+    name = mutant.replace(" ", "_") or kinds or "nothing"
+    path = folder / f"{name}-{verdict.scenario.seed}.json"
+    head = {"mutant": mutant} if mutant else {}
+    write_json(path, {**head, "violated": verdict.violations[:5], **verdict.scenario.to_json()})
     return path
 
 
 def read(path: Path) -> Scenario:
     """Return the scenario of a corpus file."""
     value = json.loads(path.read_text())
-    value.pop("violated", None)
+    for key in ("violated", "mutant"):
+        value.pop(key, None)
     return Scenario.from_json(value)
+
+
+def mutant_of(path: Path) -> str:
+    """Return the mutant that a corpus file's scenario finds; empty for a defect that there was."""
+    return str(json.loads(path.read_text()).get("mutant", ""))

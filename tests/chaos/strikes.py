@@ -14,10 +14,12 @@ import grpc
 from jellyfish.protocol import jellyfish_pb2 as pb
 from jellyfish.protocol.jellyfish_pb2_grpc import JellyfishStub
 from jellyfish.trace import Trace
+from server.clients import BURST
 from tests.chaos.channel import EOF, Channel
 from tests.chaos.children import SimProcess, Slot
+from tests.chaos.disk import Trouble
 from tests.chaos.faults import EVERYWHERE, GUEST
-from tests.chaos.images import bomb, jpeg
+from tests.chaos.images import bomb, heavy, jpeg
 from tests.chaos.link import Direction, Link
 from tests.chaos.world import RESTART_S, Struck, World
 
@@ -249,9 +251,17 @@ class Hostile:
         self.struck.hit()
         return str(joined.token)
 
-    async def join(self) -> None:
+    async def join(self) -> str:
         token = await self.register()
         self.call = self.stub.Stream(metadata=(("jellyfish-token", token),))
+        return token
+
+    async def leave_early(self) -> None:
+        """Join, send more than runs at once, and be gone before it has run."""
+        token = await self.join()
+        for k in range(8):
+            await self.send(k, jpeg(128, 0))
+        await self.stub.Unregister(pb.UnregisterRequest(token=token), timeout=2.0)
 
     async def insist(self) -> None:
         """Join as soon as there is a server that lets it."""
@@ -321,6 +331,22 @@ def _oversize(k: int) -> bytes:
     return _padded((1 + k % 3) * 2_000_000)
 
 
+def _sends_heavily() -> Strike:
+    """Frames as heavy as content gets, as many at once as a network stall may deliver."""
+
+    async def act(client: Hostile) -> None:
+        for k in range(100_000):
+            await client.send(k, heavy(416), 416)
+            if k % BURST == BURST - 1:
+                await asyncio.sleep(BURST / HOSTILE_FPS)
+
+    async def play(world: World, struck: Struck) -> None:
+        client = await _hostile(world, struck, act)
+        await client.channel.close(None)
+
+    return play
+
+
 LIES = (math.nan, math.inf, -math.inf, -1.0, 0.0, 1e-300, 1e300)
 
 
@@ -356,11 +382,14 @@ async def _comes_and_goes(world: World, struck: Struck) -> None:
     while world.loop.time() < end_s:
         client = Hostile(world, struck)
         with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            if world.rng.random() < 0.5:
-                await client.register()
-            else:
-                await client.join()
-                await client.send(0, jpeg(128, 0))
+            match world.rng.randrange(3):
+                case 0:
+                    await client.register()
+                case 1:
+                    await client.join()
+                    await client.send(0, jpeg(128, 0))
+                case 2:
+                    await client.leave_early()
         await client.channel.close(None)
         await asyncio.sleep(0.05)
 
@@ -400,6 +429,45 @@ async def _clock_steps(world: World, struck: Struck) -> None:
     struck.hit()
 
 
+FILES = {
+    "all": ("",),
+    "plans": ("server.plans",),
+    "clients": ("server.clients",),
+    "state": ("server.state",),
+    "frames": ("client-",),
+}
+
+
+async def _disk_full(world: World, struck: Struck) -> None:
+    await _disk(world, struck, Trouble(FILES[struck.fault.value], False, world.loop.time()))
+
+
+async def _disk_stalls(world: World, struck: Struck) -> None:
+    await _disk(world, struck, Trouble(FILES["all"], True, world.loop.time()))
+
+
+async def _disk(world: World, struck: Struck, trouble: Trouble) -> None:
+    before = world.disk.hits
+    world.disk.troubles.append(trouble)
+    await asyncio.sleep(struck.fault.for_s)
+    trouble.end_s = world.loop.time()
+    struck.hits += world.disk.hits - before
+
+
+async def _log_pipe_full(world: World, struck: Struck) -> None:
+    """Nobody reads the log, while somebody asks for what is refused, and logged."""
+    before, until_s = world.log.waited, world.loop.time() + struck.fault.for_s
+    world.log.block(until_s)
+    stranger = Hostile(world, struck)
+    while world.loop.time() < until_s:
+        with suppress(grpc.aio.AioRpcError):
+            await stranger.stub.Register(pb.RegisterRequest(name="nobody"), timeout=2.0)
+        await asyncio.sleep(AGAIN_S)
+    await stranger.channel.close(None)
+    world.log.drain()
+    struck.hits += world.log.waited - before
+
+
 STRIKES: dict[str, Strike] = {
     "worker dies": _dies,
     "worker hangs": _hangs,
@@ -427,6 +495,7 @@ STRIKES: dict[str, Strike] = {
     "client repeats ids": _sends(1 / HOSTILE_FPS, _honest_image, lambda k: k // 5),
     "client sends oversize": _sends(1 / HOSTILE_FPS, _oversize, lambda k: k),
     "client sends bombs": _sends(1 / HOSTILE_FPS, lambda _: bomb(9000), lambda k: k),
+    "client sends heavy frames": _sends_heavily(),
     "client never reads": _sends(1 / HOSTILE_FPS, _honest_image, lambda k: k, reads=False),
     "client vanishes": _vanishes,
     "client comes and goes": _comes_and_goes,
@@ -434,5 +503,8 @@ STRIKES: dict[str, Strike] = {
     "server stalls": _stalls,
     "server is stopped": _is_stopped,
     "server is killed": _is_killed,
+    "disk full": _disk_full,
+    "disk stalls": _disk_stalls,
+    "log pipe full": _log_pipe_full,
     "wall clock steps": _clock_steps,
 }

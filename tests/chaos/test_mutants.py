@@ -14,6 +14,13 @@ def test_a_mutant_applies_and_goes_away(mutant: Mutant) -> None:
     assert vars(owner)[attribute] is original
 
 
+def test_a_function_that_takes_other_arguments_is_told() -> None:
+    """Its calls would fail whatever it does, and the seeds would seem to find it."""
+    mutant = Mutant("nothing", "server.pipe:LoopPipe._write", lambda _: lambda pipe: None)
+    with pytest.raises(TypeError, match="takes other arguments"), mutant.applied():
+        pass
+
+
 def test_there_are_enough() -> None:
     assert len({mutant.name for mutant in every()}) >= 15
 

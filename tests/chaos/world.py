@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,6 +25,7 @@ from jellyfish.policy import policy
 from jellyfish.profile import Profile
 from jellyfish.records import FrameRow
 from jellyfish.trace import Trace
+from server.clients import ClientHandle
 from server.devices.base import DeviceSpec
 from server.engine import Engine
 from server.limits import Limits
@@ -32,9 +35,12 @@ from server.settings import EngineConfig
 from server.worker_process import ProcessWorker
 from tests.chaos.channel import Network, Server
 from tests.chaos.children import Host
+from tests.chaos.disk import Disk
 from tests.chaos.faults import EVERYWHERE, Fault, Scenario
 from tests.chaos.images import jpeg
 from tests.chaos.link import Link
+from tests.chaos.logs import SimStderr
+from tests.chaos.records import ClientRecords, ServerRecords
 from tests.chaos.spies import EngineSpy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,6 +52,7 @@ DRAIN_S, FLUSH_S, STREAMS_S = 1.5, 0.5, 0.5  # as server.process ends
 KEEPER_S = 1.0  # until a server that could not start is started again
 RESTART_S = 0.3  # between the end of a server and the start of the next
 DELAY_S = 0.002  # of every link, one way
+RECORDED = 0  # the client whose records are written: one shows as much as all
 START_TIMEOUT_S = 4.0  # for a simulated worker that takes half a second
 CONFIG = EngineConfig(
     cached_dnns=2, max_clients=64, load_timeout_s=START_TIMEOUT_S, check_images=True
@@ -106,6 +113,7 @@ class Serving:
     spy: EngineSpy
     health: list[tuple[float, bool]]
     books: list[dict[str, Any]]  # of clients that have left
+    records: ServerRecords
     started_s: float
     ready_s: float = float("inf")
     stopping_s: float = float("inf")
@@ -118,7 +126,6 @@ class Streamed:
     """One honest client's run."""
 
     rows: list[FrameRow]
-    detections: dict[int, Any]
     ended_s: float = float("inf")
     error: str = ""
     gone: str = ""
@@ -137,12 +144,16 @@ class World:
         self.network = Network(loop, self.limits.message_bytes)
         rng = Random(derived_seed(scenario.seed, "host"))
         self.host = Host(loop, rng, self.profile, *scenario.jitter)
+        self.disk = Disk(Random(derived_seed(scenario.seed, "disk")))
         self.servings: list[Serving] = []
         self.struck: list[Struck] = []
         self.streamed: list[Streamed] = []
+        self.record_problems: list[str] = []  # of clients
         self.problems: list[str] = []  # what no check would see otherwise
         self.stalls: list[tuple[float, float]] = []
+        self.log = SimStderr(self)
         self.wall_offset_s = 0.0
+        self.clock_readers: set[str] = set()  # of the wall clock
         self.left: list[str] = []  # after the end
         self.lock = asyncio.Lock()  # one start or end of the server at a time
         for i, client in enumerate(scenario.clients):
@@ -181,11 +192,13 @@ class World:
             await serving.engine.start()
         except JellyfishError as error:
             serving.ended_s = self.loop.time()
+            await serving.records.end(serving.engine)
             if self.untouched:
                 self.problems.append(f"no start in spite of {self.untouched[0]}: {error!r}")
             return False
         serving.ready_s = self.loop.time()
         self.network.server = serving.listener
+        serving.records.keep(serving.engine)
         return True
 
     def _new_server(self) -> Serving:
@@ -198,6 +211,7 @@ class World:
         planner = ProcessPlanner("jellyfish", launch=self.host.launch)
         health: list[tuple[float, bool]] = []
         books: list[dict[str, Any]] = []
+        records = ServerRecords(self.disk, self.stalls)
         engine = Engine(
             self.profile,
             workers,
@@ -206,12 +220,14 @@ class World:
             Random(derived_seed(self.scenario.seed, f"engine {number}")),
             CONFIG,
             lambda healthy: health.append((self.loop.time(), healthy)),
-            on_left=lambda client: books.append(client.record()),
+            records.on_plan,
+            partial(_left, books, records),
         )
         service = Service(engine)
         listener = Server(self.network, service)
         spy = EngineSpy(engine, self.loop, self.profile)
-        return Serving(engine, service, listener, spy, health, books, self.loop.time())
+        now_s = self.loop.time()
+        return Serving(engine, service, listener, spy, health, books, records, now_s)
 
     async def stop_server(self) -> None:
         """End the server in order, as server.process does."""
@@ -220,12 +236,14 @@ class World:
         await serving.engine.stop(DRAIN_S)
         await serving.service.close(FLUSH_S)
         await serving.listener.stop(STREAMS_S)
+        await serving.records.end(serving.engine)
         serving.ended_s = self.loop.time()
 
     async def kill_server(self) -> None:
         """End it without a word: connections break, children die, nothing is said any more."""
         serving = self.serving
         serving.killed, serving.ended_s = True, self.loop.time()
+        serving.records.kill()
         serving.listener.kill()
         for process in list(self.host.alive):
             process.exit(-9)
@@ -247,14 +265,20 @@ class World:
             slo_ms=client.slo_ms,
             stream_s=self.scenario.length_s - client.start_s,
         )
-        session = Session(config, GrpcTransport([f"client-{i}"]), Source())
-        streamed = Streamed(session.rows, session.detections)
+        records = ClientRecords(i, client, self.disk, self.stalls) if i == RECORDED else None
+        on_row = None if records is None else records.on_row
+        session = Session(config, GrpcTransport([f"client-{i}"]), Source(), on_row=on_row)
+        streamed = Streamed(session.rows if records is None else records.rows)
         self.streamed[i] = streamed
         try:
             await session.run()
         except Exception as error:
             streamed.error = repr(error)
         streamed.gone, streamed.ended_s = session.gone, self.loop.time()
+        if records is not None:
+            await records.end()
+            records.rows.sort(key=attrgetter("frame"))
+            self.record_problems += records.writer.problems
 
     # --- states
 
@@ -271,6 +295,11 @@ class World:
             if state in states:
                 return state
         return "running" if states else "starting"
+
+
+def _left(books: list[dict[str, Any]], records: ServerRecords, client: ClientHandle) -> None:
+    books.append(client.record())
+    records.on_left(client)
 
 
 def _spec(i: int) -> DeviceSpec:

@@ -50,6 +50,7 @@ def test_a_full_disk_costs_nothing_that_fits_into_memory(tmp_path: Path) -> None
     lines.write()
     assert list(read_lines(lines.path)) == records
     assert lines.lost == 0
+    lines.close()
 
 
 def len_of(path: Path) -> int:
@@ -72,6 +73,7 @@ def test_beyond_what_may_wait_records_are_dropped_whole_and_counted(
     assert list(read_lines(lines.path)) == [*range(kept), "after"]
     assert lines.lost == 500 - kept > 0
     assert len([r for r in caplog.records if "are dropped" in r.message]) == 1  # said once
+    lines.close()
 
 
 def len_of_waiting(lines: Lines) -> int:

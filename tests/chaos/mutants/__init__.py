@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import Parameter, isfunction, signature
 from typing import Any
 
 
@@ -43,14 +44,25 @@ class Mutant:
 
         Raises:
             AttributeError: there is no such attribute any more.
+            TypeError: it is a function that takes other arguments: its calls would just fail.
         """
         owner, attribute = self._owner
         original = vars(owner)[attribute]
-        setattr(owner, attribute, self.make(original))
+        replacement = self.make(original)
+        if not _takes_as_much(replacement, original):
+            raise TypeError(f"mutant {self.name!r} takes other arguments than {self.target}")
+        setattr(owner, attribute, replacement)
         try:
             yield
         finally:
             setattr(owner, attribute, original)
+
+
+def _takes_as_much(replacement: Any, original: Any) -> bool:
+    if not (isfunction(replacement) and isfunction(original)):
+        return True
+    mine, its = (list(signature(one).parameters.values()) for one in (replacement, original))
+    return any(p.kind is Parameter.VAR_POSITIONAL for p in mine) or len(mine) == len(its)
 
 
 def instead(value: Any) -> Callable[[Any], Any]:
@@ -61,6 +73,6 @@ def instead(value: Any) -> Callable[[Any], Any]:
 def every() -> list[Mutant]:
     """Return all mutants."""
     found: list[Mutant] = []
-    for name in ("clients", "engine", "planning", "workers"):
+    for name in ("clients", "engine", "planning", "records", "workers"):
         found += import_module(f"tests.chaos.mutants.{name}").MUTANTS
     return found

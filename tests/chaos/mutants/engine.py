@@ -14,6 +14,13 @@ def _loses_the_waiting(original: Any) -> Any:
     return gpu_down
 
 
+def _leaves_frames_behind(original: Any) -> Any:
+    def take_back(gpu: Any, client: Any) -> list[Any]:
+        return [] if client.gone else original(gpu, client)  # type: ignore[no-any-return]
+
+    return take_back
+
+
 def _answers_twice(original: Any) -> Any:
     def fail(gpu: Any, batch: list[Any], reason: str) -> None:
         original(gpu, batch, reason)
@@ -33,6 +40,7 @@ def _Again(pending: Any) -> Any:  # noqa: N802 - an answer
 
 MUTANTS = [
     Mutant("a death loses what waits", "server.engine:Engine.gpu_down", _loses_the_waiting),
+    Mutant("frames of the gone stay queued", "server.gpu:Gpu.take_back", _leaves_frames_behind),
     Mutant(
         "the silent keep their capacity",
         "server.clients:ClientHandle.quiet",

@@ -27,8 +27,8 @@ def _forgets_calls(original: Any) -> Any:
 
 
 def _forgets_the_rest(original: Any) -> Any:
-    def write(pipe: Any) -> None:
-        original(pipe)
+    def write(pipe: Any, *args: Any) -> None:
+        original(pipe, *args)
         if pipe._outgoing:  # taken in part
             pipe._outgoing.popleft()
 
