@@ -19,6 +19,7 @@ from tests.soak import figure
 from tests.soak.checks import Struck, Violation, share
 from tests.soak.faults import KINDS, draw, read_script, takes_s
 from tests.soak.life import unmount
+from tests.soak.precedence import precedence
 from tests.soak.run import DISK, MODEL, Outcome, Soak, as_json
 
 
@@ -51,14 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         length_s = takes_s(faults)
         if left_out:
             print(f"left out, since no real part can be made to do so: {', '.join(left_out)}")
-    seen = asyncio.run(_run(options.out.resolve(), faults, length_s, options.seed))
+    with precedence():
+        seen = asyncio.run(_run(options.out.resolve(), faults, length_s, options.seed))
     if seen is None:
         return 1
     write_json(options.out / "soak.json", as_json(seen, options.seed))
     print(table(seen))
     note = f"seed {options.seed} · {len(seen.struck)} faults · python -m tests.soak"
     span = (seen.begin_s, seen.end_s)
-    paths = figure.draw(options.out / "soak", seen.samples, seen.struck, seen.frames, span, note)
+    violated = [violation.time_s for _, violation in violations(seen)]
+    paths = figure.draw(
+        options.out / "soak", seen.samples, seen.struck, seen.frames, span, violated, note
+    )
     print(f"{options.out / 'soak.json'}, {paths[0]}")
     return 1 if violations(seen) else 0
 

@@ -29,11 +29,16 @@ def environment() -> dict[str, str]:
     return {**os.environ, MARK: str(os.getpid())}
 
 
+def tasks_file(log: Path) -> Path:
+    """Return where the process that writes this log has its number of tasks."""
+    return log.with_suffix(".tasks")
+
+
 def spawn(module: str, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
     """Start `python -m MODULE ARGUMENTS` in a group of its own; it dies with this process."""
     with log.open("ab") as sink:
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.soak.child", module, *arguments],
+            [sys.executable, "-m", "tests.soak.child", str(tasks_file(log)), module, *arguments],
             cwd=ROOT,
             env=environment(),
             stdin=subprocess.DEVNULL,
