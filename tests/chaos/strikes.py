@@ -14,7 +14,7 @@ import grpc
 from jellyfish.protocol import jellyfish_pb2 as pb
 from jellyfish.protocol.jellyfish_pb2_grpc import JellyfishStub
 from jellyfish.trace import Trace
-from tests.chaos.channel import EOF, Channel
+from tests.chaos.channel import EOF
 from tests.chaos.children import SimProcess, Slot
 from tests.chaos.faults import EVERYWHERE, GUEST
 from tests.chaos.images import bomb, jpeg
@@ -237,7 +237,7 @@ class Hostile:
     def __init__(self, world: World, struck: Struck) -> None:
         self.name = f"hostile-{len(world.network.links)}"
         self.link = world.add_link(self.name, FAST)
-        self.channel = Channel(world.network, self.name)
+        self.channel = world.network.channel(self.name)
         self.stub: Any = JellyfishStub(self.channel)
         self.struck = struck
         self.call: Any = None
@@ -348,7 +348,7 @@ async def _vanishes(world: World, struck: Struck) -> None:
     client.link.up.set_share(0.0)  # and not a word of it to the server
     client.link.down.set_share(0.0)
     if client.call is not None:
-        client.call.finish(grpc.StatusCode.UNAVAILABLE, "gone")
+        client.call.cancel()
 
 
 async def _comes_and_goes(world: World, struck: Struck) -> None:

@@ -66,9 +66,12 @@ class Life:
         out: where it writes; its log, too.
         port: where it listens; 0 for any.
         seed: of its random numbers.
+        module: what is run, as `python -m MODULE --job JOB.json`.
     """
 
-    def __init__(self, job: dict[str, Any], out: Path, port: int, seed: int) -> None:
+    def __init__(
+        self, job: dict[str, Any], out: Path, port: int, seed: int, module: str = "server"
+    ) -> None:
         self.out, self.port = out, port
         out.mkdir(parents=True)
         write_json(
@@ -76,7 +79,7 @@ class Life:
         )
         self.killed = False
         self.begin_s, self.ready_s = time.monotonic(), float("nan")
-        self.process = spawn("server", "--job", str(out / "server.job.json"), log=self.log)
+        self.process = spawn(module, "--job", str(out / "server.job.json"), log=self.log)
 
     @property
     def log(self) -> Path:
