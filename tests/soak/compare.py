@@ -25,7 +25,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from math import inf, isnan, nan, sqrt
+from math import ceil, inf, isnan, nan, sqrt
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
@@ -44,12 +44,13 @@ SIMULATED_ONLY = {  # kinds that nothing real can be made to do, and why
 }
 LOST, RECOVERY_S, FEWEST = 0.05, 1.0, 4
 BEFORE = "(before any fault)"
+LAST_S = 29.5  # of a script; what is captured afterwards may be under way at its end
 LONGEST_S = 6.0  # of a recovery
 LATE_S = 0.5  # a script during which this process was late for longer in all says little
 
 
 def scenario_of(seed: int) -> Scenario:
-    """Return the scenario of a seed without what cannot be played in real time."""
+    """Return the scenario of a seed, without what cannot be played in real time."""
     drawn = draw(seed)
     return drawn.with_faults([f for f in drawn.faults if f.kind not in SIMULATED_ONLY])
 
@@ -74,13 +75,19 @@ def told(world: Any, frames: Any, **more: Any) -> dict[str, Any]:
     return {"struck": struck, "frames": frames, "errors": errors, **more}
 
 
-def frames_of(world: Any, zero_s: float = 0.0) -> list[tuple[int, float, bool]]:
-    """Return each frame's client, time of capture, and whether it was in time."""
-    return [
-        (client, round(row.capture_s - zero_s, 3), row.outcome is Outcome.OK)
-        for client, streamed in enumerate(world.streamed)
-        for row in streamed.rows
-    ]
+def frames_of(world: Any, zero_s: float = 0.0) -> list[tuple[float, bool]]:
+    """Return each frame's time of capture, and whether it was in time.
+
+    Those of a session that ended early are lost.
+    """
+    frames = []
+    for client, streamed in zip(world.scenario.clients, world.streamed, strict=True):
+        rows = streamed.rows
+        frames += [(round(row.capture_s - zero_s, 3), row.outcome is Outcome.OK) for row in rows]
+        next_s = rows[-1].capture_s - zero_s + 1 / client.fps if rows else client.start_s
+        missing = max(0, ceil((world.scenario.length_s - next_s) * client.fps))
+        frames += [(round(next_s + k / client.fps, 3), False) for k in range(missing)]
+    return frames
 
 
 async def _real(scenario: Scenario, folder: Path) -> dict[str, Any]:
@@ -124,7 +131,7 @@ class Frames:
     """The frames of all clients in one world."""
 
     def __init__(self, frames: Sequence[Sequence[Any]]) -> None:
-        self._frames = sorted((capture_s, ok) for _, capture_s, ok in frames)
+        self._frames = sorted((capture_s, ok) for capture_s, ok in frames)
 
     def missed(self, begin_s: float, end_s: float) -> tuple[int, int]:
         """Return how many frames of [begin, end) were not in time, and of how many."""
@@ -185,27 +192,27 @@ def compare(results: Sequence[dict[str, Any]]) -> dict[str, Compared]:
     kinds: defaultdict[str, Compared] = defaultdict(Compared)
     for result in results:
         real, simulated = result["real"], result["simulated"]
-        a, b, fresh = (
-            Frames(real["frames"]),
-            Frames(simulated["frames"]),
-            Frames(simulated["fresh"]),
-        )
+        a, b = Frames(real["frames"]), Frames(simulated["frames"])
+        fresh = Frames(simulated["fresh"])
         pairs = list(zip(real["struck"], simulated["struck"], strict=True))
-        begins = [one["struck_s"] for pair in pairs for one in pair if one["struck_s"] is not None]
-        _add(kinds[BEFORE], a, b, (SETTLED_S, min(begins, default=30.0)), None)
+        begin_s = min((fault["time_s"] for fault in result["scenario"]["faults"]), default=LAST_S)
+        _add(kinds[BEFORE], a, b, (real["worker_start_s"] + SETTLED_S, begin_s), None)
         hit = [pair for pair in pairs if pair[0]["hits"] and pair[1]["hits"]]
-        last = max(hit, key=lambda pair: float(pair[1]["healed_s"]), default=None)
         for one, other in hit:
             _add(kinds[one["kind"]], a, b, _window(one), _window(other))
-        if last is not None:
-            healed = [max(one[i]["healed_s"] for one in pairs if one[i]["hits"]) for i in (0, 1)]
-            kinds[last[0]["kind"]].real_s.append(a.recovery_s(healed[0], fresh))
-            kinds[last[0]["kind"]].simulated_s.append(b.recovery_s(healed[1], fresh))
+        last = [max(world["struck"], key=_healed_s, default=None) for world in (real, simulated)]
+        if tuple(last) in hit:  # the same one in both
+            kinds[last[0]["kind"]].real_s.append(a.recovery_s(_healed_s(last[0]), fresh))
+            kinds[last[0]["kind"]].simulated_s.append(b.recovery_s(_healed_s(last[1]), fresh))
     return dict(sorted(kinds.items()))
 
 
+def _healed_s(struck: dict[str, Any]) -> float:
+    return float(struck["healed_s"] or 0.0)
+
+
 def _window(struck: dict[str, Any]) -> tuple[float, float]:
-    return struck["struck_s"], min(29.5, struck["healed_s"] + RECOVERED_S)
+    return struck["struck_s"], min(LAST_S, struck["healed_s"] + RECOVERED_S)
 
 
 def _add(

@@ -26,11 +26,13 @@ import psutil
 from jellyfish.errors import DeviceError
 from server import child, planner_process, worker_child
 from server.devices import Device, DeviceSpec
+from server.linux import die_with_parent
 from server.worker import BatchResult, WorkerFrame
 from tests.chaos.children import SENSELESS, spoilt
 
 MOODS = "JELLYFISH_SOAK_MOODS"  # in the environment
 PLANNER = "planner"
+GO = "go"  # file beside the job that has a server start
 LOOK_S = 0.005
 
 
@@ -211,7 +213,10 @@ def _solve(solve: Any, moods: Moods, last: list[Any], *arguments: Any) -> Any:
 
 
 def be_server() -> int:
-    """Run server, with moody children and the limits of the simulated one."""
+    """Run server, with moody children and the limits of the simulated one, once it is told to.
+
+    All modules are there before: the simulation has no such thing as an import.
+    """
     from server import __main__ as main
     from server import config, process
     from tests.chaos.world import CONFIG
@@ -222,10 +227,13 @@ def be_server() -> int:
     process.ProcessWorker = partial(process.ProcessWorker, launch=launch)  # type: ignore
     process.ProcessPlanner = partial(process.ProcessPlanner, launch=launch)  # type: ignore
     config.ServerJob.engine = CONFIG  # type: ignore
+    while not (Path(sys.argv[2]).parent / GO).exists():
+        time.sleep(LOOK_S)
     return main.main()
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "--job":
         sys.exit(be_server())
+    die_with_parent(int(sys.argv[2]))
     be_worker(sys.argv[3]) if sys.argv[3].startswith("worker") else be_planner()

@@ -10,6 +10,8 @@ import asyncio
 import json
 import os
 import signal
+import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -47,12 +49,19 @@ from tests.chaos.world import (
     profile_of,
 )
 from tests.soak.life import Life
-from tests.soak.moody import MOODS, PLANNER
+from tests.soak.moody import GO, MOODS, PLANNER
 from tests.soak.watching import Stalls
 from tests.soak.wires import Clock, Wires
 
+SPARE_S = 4.0  # a process has imported all by then
 POLL_S = 0.01  # until a mood's hit is seen
 END_S = 8.0  # after the script, for sessions to end
+
+
+def free_port() -> int:
+    """Return a port that nobody uses now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 class RealProcess:
@@ -208,7 +217,13 @@ class Twin:
         moods.mkdir(parents=True)
         os.environ[MOODS] = str(moods)
         self.host = RealHost(moods, lambda: self._lives[-1].children())
-        self._job = self._material()
+        self._job, self._port = self._material(), free_port()
+        self._spare = self._new_life()  # the next server, which has yet to be told to start
+
+    def _new_life(self) -> Life:
+        number = len(self._lives) + 1
+        out, seed = self._folder / f"server-{number}", self.scenario.seed + number
+        return Life(self._job, out, self._port, seed, "tests.soak.moody")
 
     def _material(self) -> dict[str, Any]:
         folder, profile = self._folder, profile_of(self.scenario.latency_ms)
@@ -234,6 +249,7 @@ class Twin:
 
     async def play(self) -> None:
         """Play the scenario from start to end."""
+        await asyncio.sleep(SPARE_S)
         await self.start_server()
         first = self._lives[0]
         self.start_s = first.ready_s - first.begin_s
@@ -260,7 +276,7 @@ class Twin:
 
     def end_at_once(self) -> None:
         """Leave no process."""
-        for life in self._lives:
+        for life in [*self._lives, self._spare]:
             if life.process.poll() is None:
                 with suppress(ProcessLookupError):
                     os.killpg(life.process.pid, signal.SIGKILL)
@@ -274,12 +290,12 @@ class Twin:
     async def start_server(self) -> None:
         """Start a server; one that cannot start is started again, as its keeper would."""
         while True:
-            number, port = len(self._lives), self._lives[-1].port if self._lives else 0
-            out, seed = self._folder / f"server-{number}", self.scenario.seed + number
-            self._lives.append(Life(self._job, out, port, seed, "tests.soak.moody"))
-            self._stopping = False
+            self._lives.append(life := self._spare)
+            self._spare = self._new_life()
+            life.begin_s, self._stopping = time.monotonic(), False
+            (life.out / GO).touch()
             with suppress(RunError):
-                await self._lives[-1].ready()
+                await life.ready()
                 return
             await asyncio.sleep(KEEPER_S)
 
