@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from typing import Any
 
 from experiment.virtual_time import VirtualTimeLoop
@@ -35,12 +36,14 @@ class EngineSpy:
         seen: per client that joined, in order.
         bad_plans: what was wrong with adopted plans.
         held, most_held: bytes of frames without an answer, now and at most.
+        fewest_gpus: that an adopted plan was for.
     """
 
     def __init__(self, engine: Engine, loop: VirtualTimeLoop, profile: Profile) -> None:
         self.seen: list[Seen] = []
         self.bad_plans: list[str] = []
         self.held = self.most_held = 0
+        self.fewest_gpus = inf
         self._loop, self._profile = loop, profile
         self._of: dict[int, Seen] = {}
         self._join, self._submit, self._leave = engine.join, engine.submit, engine.leave
@@ -98,6 +101,7 @@ class EngineSpy:
         told.append((self._loop.time(), answer))
 
     def adopt(self, plan: Plan, clients: Any, gpus: Any) -> Any:
+        self.fewest_gpus = min(self.fewest_gpus, len(gpus))
         problem = self._wrong(plan, clients, gpus)
         if problem:
             self.bad_plans.append(f"{problem} at {self._loop.time():.3f} s")
