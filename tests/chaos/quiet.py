@@ -63,10 +63,12 @@ def main(args: Sequence[str] | None = None) -> None:
     options = parser.parse_args(args)
     parts = max(1, round(options.hours * 3600 / PART_S))
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
-        found = [text for texts in pool.imap(alarms, range(parts)) for text in texts]
-    print("\n".join(found))
-    print(f"{parts * PART_S / 3600:g} virtual hours: {len(found)} false alarms")
-    sys.exit(1 if found else 0)
+        false = 0
+        for part, found in enumerate(pool.imap(alarms, range(parts)), 1):
+            false += len(found)
+            print("".join(f"part {part}: {text}\n" for text in found), end="", flush=True)
+    print(f"{parts * PART_S / 3600:g} virtual hours: {false} false alarms")
+    sys.exit(1 if false else 0)
 
 
 if __name__ == "__main__":
