@@ -46,7 +46,7 @@ LOST, RECOVERY_S, FEWEST = 0.05, 1.0, 4
 BEFORE = "(before any fault)"
 LAST_S = 29.5  # of a script; what is captured afterwards may be under way at its end
 LONGEST_S = 6.0  # of a recovery
-LATE_S = 0.5  # a script during which this process was late for longer in all says little
+LATE_S, WAITED_S = 0.8, 60.0  # a script that was kept waiting for longer in all says little
 
 
 def scenario_of(seed: int) -> Scenario:
@@ -71,7 +71,7 @@ def told(world: Any, frames: Any, **more: Any) -> dict[str, Any]:
         }
         for one in world.struck
     ]
-    errors = [one.error or one.gone for one in world.streamed if one.error or one.gone]
+    errors = [one.error for one in world.streamed if one.error]
     return {"struck": struck, "frames": frames, "errors": errors, **more}
 
 
@@ -101,6 +101,7 @@ async def _real(scenario: Scenario, folder: Path) -> dict[str, Any]:
         frames_of(twin, twin.loop.zero_s),
         worker_start_s=twin.worker_start_s,
         server_start_s=twin.start_s,
+        waited_s=round(twin.waited_s, 3),
         late_s=round(sum(late_s for _, late_s in twin.late.seen), 3),
     )
 
@@ -285,10 +286,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             result = _again(path, result)
         for error in result["real"]["errors"]:
             print(f"script {seed}: {error}")
-        if result["real"]["late_s"] > LATE_S:
-            print(
-                f"script {seed} is left out: the machine was late by {result['real']['late_s']} s"
-            )
+        real = result["real"]
+        if real["late_s"] > LATE_S or real["waited_s"] > WAITED_S:
+            waits = f"the soak by {real['late_s']:.1f} s, its threads for {real['waited_s']:.0f} s"
+            print(f"script {seed} is left out, others kept it waiting: {waits}")
         else:
             results.append(result)
     kinds = compare(results)

@@ -21,18 +21,19 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
+from jellyfish.detections import Detections
 from jellyfish.errors import DeviceError
-from server import child, planner_process, worker_child
+from server import child, worker_child
 from server.devices import Device, DeviceSpec
 from server.linux import die_with_parent
 from server.worker import BatchResult, WorkerFrame
-from tests.chaos.children import SENSELESS, spoilt
 
 MOODS = "JELLYFISH_SOAK_MOODS"  # in the environment
 PLANNER = "planner"
-GO = "go"  # file beside the job that has a server start
+IMPORTED, GO = "imported", "go"  # beside the job: a server can start, and has to
 LOOK_S = 0.005
 
 
@@ -69,6 +70,13 @@ class Moods:
         if not self._opened.exists():
             took_s = time.time() - psutil.Process().create_time()
             self._opened.write_text(f"{took_s:.3f}")
+
+
+SENSELESS = Detections(
+    boxes=np.full((1, 4), nan, np.float32),
+    scores=np.array([2.0], np.float32),
+    classes=np.array([-5], np.int32),
+)
 
 
 def hang() -> None:
@@ -185,6 +193,9 @@ def be_worker(name: str) -> None:
 
 def be_planner() -> None:
     """Run server.planner_process under moods."""
+    import tests.chaos.children  # noqa: F401 - now, and not within the first plan
+    from server import planner_process
+
     moods, solver = Moods(PLANNER), planner_process.solver
     last: list[Any] = []
 
@@ -203,6 +214,8 @@ def _solve(solve: Any, moods: Moods, last: list[Any], *arguments: Any) -> Any:
     time.sleep(moods.get("slow") or 0.0)
     if moods.get("raises"):
         raise ValueError("no solution")
+    from tests.chaos.children import spoilt  # slow to import, and no worker needs it
+
     plan, odd = solve(*arguments), moods.get("odd plans")
     if odd == "stale" and last:
         return last[-1]
@@ -227,7 +240,9 @@ def be_server() -> int:
     process.ProcessWorker = partial(process.ProcessWorker, launch=launch)  # type: ignore
     process.ProcessPlanner = partial(process.ProcessPlanner, launch=launch)  # type: ignore
     config.ServerJob.engine = CONFIG  # type: ignore
-    while not (Path(sys.argv[2]).parent / GO).exists():
+    folder = Path(sys.argv[2]).parent
+    (folder / IMPORTED).touch()
+    while not (folder / GO).exists():
         time.sleep(LOOK_S)
     return main.main()
 

@@ -49,11 +49,11 @@ from tests.chaos.world import (
     profile_of,
 )
 from tests.soak.life import Life
-from tests.soak.moody import GO, MOODS, PLANNER
-from tests.soak.watching import Stalls
+from tests.soak.moody import GO, IMPORTED, MOODS, PLANNER
+from tests.soak.watching import Stalls, waits_s
 from tests.soak.wires import Clock, Wires
 
-SPARE_S = 4.0  # a process has imported all by then
+WAITS_S = 1.0
 POLL_S = 0.01  # until a mood's hit is seen
 END_S = 8.0  # after the script, for sessions to end
 
@@ -210,7 +210,7 @@ class Twin:
         self.streamed = [Streamed([], {}) for _ in scenario.clients]
         self.stalls: list[tuple[float, float]] = []
         self.wall_offset_s = 0.0
-        self.late = Stalls()
+        self.late, self.waited_s = Stalls(), 0.0
         self._lives: list[Life] = []
         self._stopping = False
         moods = folder / "moods"
@@ -249,7 +249,6 @@ class Twin:
 
     async def play(self) -> None:
         """Play the scenario from start to end."""
-        await asyncio.sleep(SPARE_S)
         await self.start_server()
         first = self._lives[0]
         self.start_s = first.ready_s - first.begin_s
@@ -261,6 +260,7 @@ class Twin:
         for i, client in enumerate(self.scenario.clients):
             self.add_link(f"client-{i}", Trace(f"link {i}", client.mbps, client.step_s))
         beside = [asyncio.create_task(self._tell_hits()), asyncio.create_task(self.late.run())]
+        beside.append(asyncio.create_task(self._count_waits()))
         work = [self._strike(struck) for struck in self.struck]
         work += [self._stream(i) for i in range(len(self.streamed))]
         tasks = [asyncio.create_task(one) for one in work]
@@ -291,11 +291,14 @@ class Twin:
         """Start a server; one that cannot start is started again, as its keeper would."""
         while True:
             self._lives.append(life := self._spare)
-            self._spare = self._new_life()
+            while not (life.out / IMPORTED).exists():
+                await asyncio.sleep(POLL_S)
             life.begin_s, self._stopping = time.monotonic(), False
             (life.out / GO).touch()
             with suppress(RunError):
                 await life.ready()
+            self._spare = self._new_life()
+            if life.ready_s == life.ready_s:
                 return
             await asyncio.sleep(KEEPER_S)
 
@@ -334,6 +337,21 @@ class Twin:
             for slot in list(self.host.slots.values()):
                 slot.tell_hits()
             await asyncio.sleep(POLL_S)
+
+    async def _count_waits(self) -> None:
+        """Count for how long threads, ours and the server's, were ready and had no core."""
+        before: dict[int, float] = {}
+        while True:
+            pids = [os.getpid(), self._lives[-1].process.pid]
+            with suppress(psutil.Error):
+                pids += [child.pid for child in self._lives[-1].children()]
+            now = {}
+            for pid in pids:
+                with suppress(OSError):
+                    now[pid] = waits_s(pid)
+            self.waited_s += sum(max(0.0, s - before.get(pid, s)) for pid, s in now.items())
+            before = now
+            await asyncio.sleep(WAITS_S)
 
     async def _strike(self, struck: Struck) -> None:
         await strike(self, struck)  # type: ignore[arg-type]

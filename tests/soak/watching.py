@@ -178,7 +178,7 @@ class Sampler:
         )
 
     def _waited_s(self, processes: Sequence[psutil.Process]) -> float:
-        now = {process.pid: _waits_s(process.pid) for process in processes}
+        now = {process.pid: waits_s(process.pid) for process in processes}
         before, self._waits = self._waits, now
         return sum(max(0.0, now[pid] - before.get(pid, now[pid])) for pid in now)
 
@@ -203,7 +203,7 @@ def _tasks(log: Path) -> int:
     return int(path.read_text() or 0) if path.exists() else 0
 
 
-def _waits_s(pid: int) -> float:
+def waits_s(pid: int) -> float:
     """Return for how long all threads of a process have been ready and had no core."""
     waited_ns = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
