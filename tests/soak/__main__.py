@@ -17,7 +17,7 @@ from jellyfish.files.atomic import write_json
 from tests.chaos.faults import Fault
 from tests.soak import figure
 from tests.soak.checks import Struck, Violation, share
-from tests.soak.faults import KINDS, draw, read_script, takes_s
+from tests.soak.faults import KINDS, draw
 from tests.soak.life import unmount
 from tests.soak.precedence import precedence
 from tests.soak.run import DISK, MODEL, Outcome, Soak, as_json
@@ -28,7 +28,6 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=30.0, help="how long (30)")
     parser.add_argument("--seed", type=int, default=1, help="of the faults (1)")
     parser.add_argument("--kinds", help="only these, separated by commas")
-    parser.add_argument("--script", type=Path, help="faults of this script of tests/chaos instead")
     parser.add_argument("--out", type=Path, default=Path("results/soak"), help="(results/soak)")
     return parser.parse_args(arguments)
 
@@ -47,11 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     length_s = options.minutes * 60
     faults = draw(options.seed, length_s, kinds)
-    if options.script:
-        faults, left_out = read_script(options.script)
-        length_s = takes_s(faults)
-        if left_out:
-            print(f"left out, since no real part can be made to do so: {', '.join(left_out)}")
     with precedence():
         seen = asyncio.run(_run(options.out.resolve(), faults, length_s, options.seed))
     if seen is None:
