@@ -106,23 +106,25 @@ async def _real(scenario: Scenario, folder: Path) -> dict[str, Any]:
     )
 
 
-def _simulated(scenario: Scenario, worker_start_s: float, server_start_s: float) -> dict[str, Any]:
-    children.START_S = worker_start_s - children.OPEN_S
-    strikes.RESTART_S += max(0.0, server_start_s - worker_start_s - children.LOAD_S)
-    world = play(scenario)
-    fresh = play(scenario.with_faults(()))
-    return told(world, frames_of(world), fresh=frames_of(fresh))
-
-
-def play_both(seed: int, out: Path) -> None:
-    """Play a seed in both worlds and write down what came of it."""
+def play_real(seed: int, out: Path) -> None:
+    """Play a seed in real time and write down what came of it."""
     scenario, folder = scenario_of(seed), out / f"script-{seed}"
     shutil.rmtree(folder, ignore_errors=True)
     with precedence():
         real = asyncio.run(_real(scenario, folder))
-    simulated = _simulated(scenario, real["worker_start_s"], real["server_start_s"])
-    value = {"scenario": scenario.to_json(), "real": real, "simulated": simulated}
-    write_json(out / f"{seed}.json", value)
+    write_json(out / f"{seed}.json", {"scenario": scenario.to_json(), "real": real})
+
+
+def simulated(scenario: Scenario, worker_start_s: float, server_start_s: float) -> dict[str, Any]:
+    """Return what comes of a scenario where workers and servers take so long to start."""
+    before = children.START_S, strikes.RESTART_S
+    children.START_S = worker_start_s - children.OPEN_S
+    strikes.RESTART_S += max(0.0, server_start_s - worker_start_s - children.LOAD_S)
+    try:
+        world, fresh = play(scenario), play(scenario.with_faults(()))
+    finally:
+        children.START_S, strikes.RESTART_S = before
+    return told(world, frames_of(world), fresh=frames_of(fresh))
 
 
 # --- comparing
@@ -270,28 +272,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     if options.play is not None:
-        play_both(options.play, options.out)
+        play_real(options.play, options.out)
         return 0
     seeds = range(options.first, options.first + options.scripts)
-    missing = [seed for seed in seeds if not (options.out / f"{seed}.json").exists()]
-    _play_all(missing, options.out, options.jobs)
-    results = []
-    for seed in seeds:
-        path = options.out / f"{seed}.json"
-        if not path.exists():
-            print(f"script {seed} has no result: see {options.out / f'{seed}.log'}")
-            continue
-        result = read_json(path)
-        if options.again:
-            result = _again(path, result)
-        for error in result["real"]["errors"]:
-            print(f"script {seed}: {error}")
-        real = result["real"]
-        if real["late_s"] > LATE_S or real["waited_s"] > WAITED_S:
-            waits = f"the soak by {real['late_s']:.1f} s, its threads for {real['waited_s']:.0f} s"
-            print(f"script {seed} is left out, others kept it waiting: {waits}")
-        else:
-            results.append(result)
+    paths = {seed: options.out / f"{seed}.json" for seed in seeds}
+    _play_all([seed for seed in seeds if not paths[seed].exists()], options.out, options.jobs)
+    results = [
+        result
+        for seed, path in paths.items()
+        if (result := _result(seed, path, options.again)) is not None
+    ]
     kinds = compare(results)
     print("\n".join(table(kinds)))
     for name, why in SIMULATED_ONLY.items():
@@ -301,13 +291,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if wrong or len(results) < len(seeds) / 2 else 0
 
 
-def _again(path: Path, result: dict[str, Any]) -> dict[str, Any]:
+def _result(seed: int, path: Path, again: bool) -> dict[str, Any] | None:
+    """Return what came of a script in both worlds; None where that says nothing."""
+    if not path.exists():
+        print(f"script {seed} has no result: see {path.with_suffix('.log')}")
+        return None
+    result: dict[str, Any] = read_json(path)
     real = result["real"]
-    restart_s, scenario = strikes.RESTART_S, Scenario.from_json(result["scenario"])
-    starts = real["worker_start_s"], real["server_start_s"]
-    result["simulated"] = _simulated(scenario, *starts)
-    strikes.RESTART_S = restart_s
-    write_json(path, result)
+    for error in real["errors"]:
+        print(f"script {seed}: {error}")
+    if real["late_s"] > LATE_S or real["waited_s"] > WAITED_S:
+        waits = f"the soak by {real['late_s']:.1f} s, its threads for {real['waited_s']:.0f} s"
+        print(f"script {seed} is left out, others kept it waiting: {waits}")
+        return None
+    if again or "simulated" not in result:
+        scenario = Scenario.from_json(result["scenario"])
+        starts = real["worker_start_s"], real["server_start_s"]
+        write_json(path, result | {"simulated": simulated(scenario, *starts)})
+        return _result(seed, path, again=False)
     return result
 
 
