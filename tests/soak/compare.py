@@ -1,9 +1,9 @@
 """`python -m tests.soak.compare --scripts 50`: the same scenarios in real and in virtual time.
 
 Scenarios are those of tests.chaos, as drawn. Each is played by real processes over real gRPC and by
-the simulation, whose workers and servers take as long to start as the real ones did. For each kind
-of fault it prints which share of the frames was lost from the strike until all must be as before,
-and how long recovery took, and fails where the worlds differ by more than a margin:
+the simulation, whose workers and servers take as long to start and end as the real ones did. For
+each kind of fault it prints which share of the frames was lost from the strike until all must be as
+before, and how long recovery took, and fails where the worlds differ by more than a margin:
 
 - LOST, of the frames, and twice the standard error of the mean difference. The real world adds
   what no simulation has: some milliseconds of gRPC, Python and a scheduler that serves others, too.
@@ -33,6 +33,7 @@ from typing import Any
 from jellyfish.files.atomic import read_json, write_json
 from jellyfish.records import Outcome
 from tests.chaos import children, strikes
+from tests.chaos import world as worlds
 from tests.chaos.faults import Scenario, draw
 from tests.chaos.invariants import MARGIN, RECOVERED_S, SETTLED_S
 from tests.chaos.run import play
@@ -101,6 +102,7 @@ async def _real(scenario: Scenario, folder: Path) -> dict[str, Any]:
         frames_of(twin, twin.loop.zero_s),
         worker_start_s=twin.worker_start_s,
         server_start_s=twin.start_s,
+        server_end_s=twin.end_s,
         waited_s=round(twin.waited_s, 3),
         late_s=round(sum(late_s for _, late_s in twin.late.seen), 3),
     )
@@ -115,15 +117,18 @@ def play_real(seed: int, out: Path) -> None:
     write_json(out / f"{seed}.json", {"scenario": scenario.to_json(), "real": real})
 
 
-def simulated(scenario: Scenario, worker_start_s: float, server_start_s: float) -> dict[str, Any]:
-    """Return what comes of a scenario where workers and servers take so long to start."""
-    before = children.START_S, strikes.RESTART_S
+def simulated(
+    scenario: Scenario, worker_start_s: float, server_start_s: float, server_end_s: float
+) -> dict[str, Any]:
+    """Return what comes of a scenario where workers and servers take so long to start and end."""
+    before = children.START_S, strikes.RESTART_S, worlds.END_S
     children.START_S = worker_start_s - children.OPEN_S
+    worlds.END_S = server_end_s
     strikes.RESTART_S += max(0.0, server_start_s - worker_start_s - children.LOAD_S)
     try:
         world, fresh = play(scenario), play(scenario.with_faults(()))
     finally:
-        children.START_S, strikes.RESTART_S = before
+        children.START_S, strikes.RESTART_S, worlds.END_S = before
     return told(world, frames_of(world), fresh=frames_of(fresh))
 
 
@@ -306,8 +311,8 @@ def _result(seed: int, path: Path, again: bool) -> dict[str, Any] | None:
         return None
     if again or "simulated" not in result:
         scenario = Scenario.from_json(result["scenario"])
-        starts = real["worker_start_s"], real["server_start_s"]
-        write_json(path, result | {"simulated": simulated(scenario, *starts)})
+        took_s = [real[key] for key in ("worker_start_s", "server_start_s", "server_end_s")]
+        write_json(path, result | {"simulated": simulated(scenario, *took_s)})
         return _result(seed, path, again=False)
     return result
 

@@ -271,7 +271,9 @@ class Twin:
         for task in tasks:
             if not task.cancelled() and task.exception() is not None:
                 raise task.exception()  # type: ignore[misc]
+        begin_s = time.monotonic()
         await self.stop_server()
+        self.end_s = time.monotonic() - begin_s
         await self.network.close()
 
     def end_at_once(self) -> None:
