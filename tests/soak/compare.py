@@ -38,13 +38,13 @@ from tests.chaos.faults import Scenario, draw
 from tests.chaos.invariants import MARGIN, RECOVERED_S, SETTLED_S
 from tests.chaos.run import play
 from tests.soak.precedence import precedence
-from tests.soak.twin import Twin
+from tests.soak.twin import READY_S, Twin
 
 SIMULATED_ONLY = {  # kinds that nothing real can be made to do, and why
     "wall clock steps": "it is the machine's clock, and others use it",
 }
 LOST, RECOVERY_S, FEWEST = 0.05, 1.0, 4
-BEFORE = "(before any fault)"
+BEFORE, WHOLE = "(before any fault)", "(the whole script)"
 LAST_S = 29.5  # of a script; what is captured afterwards may be under way at its end
 LONGEST_S = 6.0  # of a recovery
 LATE_S, WAITED_S = 0.8, 60.0  # a script that was kept waiting for longer in all says little
@@ -204,7 +204,8 @@ def compare(results: Sequence[dict[str, Any]]) -> dict[str, Compared]:
         fresh = Frames(simulated["fresh"])
         pairs = list(zip(real["struck"], simulated["struck"], strict=True))
         begin_s = min((fault["time_s"] for fault in result["scenario"]["faults"]), default=LAST_S)
-        _add(kinds[BEFORE], a, b, (real["worker_start_s"] + SETTLED_S, begin_s), None)
+        _add(kinds[WHOLE], a, b, (READY_S + SETTLED_S, LAST_S), None)
+        _add(kinds[BEFORE], a, b, (READY_S + SETTLED_S, begin_s), None)
         hit = [pair for pair in pairs if pair[0]["hits"] and pair[1]["hits"]]
         for one, other in hit:
             _add(kinds[one["kind"]], a, b, _window(one), _window(other))
@@ -303,8 +304,6 @@ def _result(seed: int, path: Path, again: bool) -> dict[str, Any] | None:
         return None
     result: dict[str, Any] = read_json(path)
     real = result["real"]
-    for error in real["errors"]:
-        print(f"script {seed}: {error}")
     if real["late_s"] > LATE_S or real["waited_s"] > WAITED_S:
         waits = f"the soak by {real['late_s']:.1f} s, its threads for {real['waited_s']:.0f} s"
         print(f"script {seed} is left out, others kept it waiting: {waits}")
@@ -314,6 +313,11 @@ def _result(seed: int, path: Path, again: bool) -> dict[str, Any] | None:
         took_s = [real[key] for key in ("worker_start_s", "server_start_s", "server_end_s")]
         write_json(path, result | {"simulated": simulated(scenario, *took_s)})
         return _result(seed, path, again=False)
+    errors = [len(result[world]["errors"]) for world in ("real", "simulated")]
+    if any(errors):
+        print(
+            f"script {seed}: {errors[0]} real and {errors[1]} simulated clients had no first server"
+        )
     return result
 
 

@@ -47,8 +47,9 @@ class Moods:
     def __init__(self, name: str) -> None:
         folder = Path(os.environ[MOODS])
         self._file = folder / f"{name}.json"
-        self._opened = folder / f"{name}.opened"
-        self._hits = os.open(folder / f"{name}.hits", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        self._opened = os.open(folder / f"{name}.opened", append, 0o644)
+        self._hits = os.open(folder / f"{name}.hits", append, 0o644)
         self._state = os.open(folder / f"{name}.state", os.O_WRONLY | os.O_CREAT, 0o644)
 
     def get(self, mood: str) -> Any:
@@ -66,10 +67,9 @@ class Moods:
         os.pwrite(self._state, f"{os.getpid()} {state}".ljust(24).encode(), 0)
 
     def say_opened(self) -> None:
-        """Let the soak know what the start took, the first time."""
-        if not self._opened.exists():
-            took_s = time.time() - psutil.Process().create_time()
-            self._opened.write_text(f"{took_s:.3f}")
+        """Let the soak know what the start took."""
+        took_s = time.time() - psutil.Process().create_time()
+        os.write(self._opened, f"{took_s:.3f}\n".encode())
 
 
 SENSELESS = Detections(

@@ -30,7 +30,7 @@ from jellyfish.files.atomic import write_json
 from jellyfish.files.clip_detections import ClipDetections, write_clip_detections
 from jellyfish.files.profiles import write_profile
 from jellyfish.trace import Trace
-from tests.chaos.children import FOUND, LOAD_S
+from tests.chaos.children import FOUND
 from tests.chaos.faults import EVERYWHERE, Scenario
 from tests.chaos.images import jpeg
 from tests.chaos.link import Link
@@ -53,6 +53,7 @@ from tests.soak.moody import GO, IMPORTED, MOODS, PLANNER
 from tests.soak.watching import Stalls, waits_s
 from tests.soak.wires import Clock, Wires
 
+READY_S = 1.0  # of the script, when its first server is; about as in the simulation
 WAITS_S = 1.0
 POLL_S = 0.01  # until a mood's hit is seen
 END_S = 8.0  # after the script, for sessions to end
@@ -159,9 +160,10 @@ class RealSlot:
         return state if state and Path(f"/proc/{pid}").exists() else "starting"
 
     @property
-    def start_s(self) -> float:
-        """What the first start of the process took."""
-        return float(self.state_file.with_suffix(".opened").read_text())
+    def starts_s(self) -> list[float]:
+        """What each start of the process took, up to an open device."""
+        opened = self.state_file.with_suffix(".opened")
+        return [float(line) for line in opened.read_text().split()] if opened.exists() else []
 
     def tell_hits(self) -> None:
         """Tell whoever counts a mood's hits of those that are new."""
@@ -252,8 +254,7 @@ class Twin:
         await self.start_server()
         first = self._lives[0]
         self.start_s = first.ready_s - first.begin_s
-        self.worker_start_s = self.host.slot("worker-0").start_s
-        zero_s = asyncio.get_running_loop().time() - self.worker_start_s - LOAD_S
+        zero_s = asyncio.get_running_loop().time() - READY_S
         self.loop = Clock(zero_s, self._stop_for)
         self.network = Wires(self.loop, first.port)
         self.servings = [RealServing(self.network)]
@@ -274,6 +275,9 @@ class Twin:
         begin_s = time.monotonic()
         await self.stop_server()
         self.end_s = time.monotonic() - begin_s
+        workers = [self.host.slot(f"worker-{n}") for n in range(self.scenario.gpus)]
+        # One that starts alone is there soonest; of all at once, the server's start tells.
+        self.worker_start_s = min(start_s for slot in workers for start_s in slot.starts_s)
         await self.network.close()
 
     def end_at_once(self) -> None:

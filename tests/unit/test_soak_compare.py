@@ -20,7 +20,7 @@ def world(bad: tuple[float, float], healed_s: float, **more: Any) -> dict[str, A
     frames = [(k / FPS, not bad[0] <= k / FPS < bad[1]) for k in range(600)]
     one = {"kind": "worker dies", "target": "gpu:0", "state": "running", "hits": 1}
     struck = [{**one, "struck_s": 10.0, "healed_s": healed_s}]
-    return {"frames": frames, "struck": struck, "worker_start_s": 1.0, **more}
+    return {"frames": frames, "struck": struck, **more}
 
 
 def result(real: tuple[float, float], simulated: tuple[float, float]) -> dict[str, Any]:
