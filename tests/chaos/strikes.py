@@ -321,6 +321,11 @@ def _oversize(k: int) -> bytes:
     return _padded((1 + k % 3) * 2_000_000)
 
 
+def floods(gap_s: float) -> Strike:
+    """Return a strike by a client that sends so often."""
+    return _sends(gap_s, _honest_image, lambda k: k)
+
+
 LIES = (math.nan, math.inf, -math.inf, -1.0, 0.0, 1e-300, 1e300)
 
 
@@ -423,7 +428,7 @@ STRIKES: dict[str, Strike] = {
     "link zero window": _zero_window,
     "link collapses": _collapses,
     GUEST: _sends(1 / HOSTILE_FPS, _honest_image, lambda k: k),
-    "client floods": _sends(0.002, _honest_image, lambda k: k),
+    "client floods": floods(0.002),
     "client repeats ids": _sends(1 / HOSTILE_FPS, _honest_image, lambda k: k // 5),
     "client sends oversize": _sends(1 / HOSTILE_FPS, _oversize, lambda k: k),
     "client sends bombs": _sends(1 / HOSTILE_FPS, lambda _: bomb(9000), lambda k: k),

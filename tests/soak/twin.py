@@ -30,6 +30,7 @@ from jellyfish.files.atomic import write_json
 from jellyfish.files.clip_detections import ClipDetections, write_clip_detections
 from jellyfish.files.profiles import write_profile
 from jellyfish.trace import Trace
+from tests.chaos import strikes
 from tests.chaos.children import FOUND
 from tests.chaos.faults import EVERYWHERE, Scenario
 from tests.chaos.images import jpeg
@@ -54,6 +55,7 @@ from tests.soak.watching import Stalls, waits_s
 from tests.soak.wires import Clock, Wires
 
 READY_S = 1.0  # of the script, when its first server is; about as in the simulation
+FLOOD_GAP_S = 0.01  # more frames would take the core from the honest clients of this process
 WAITS_S = 1.0
 POLL_S = 0.01  # until a mood's hit is seen
 END_S = 8.0  # after the script, for sessions to end
@@ -251,6 +253,7 @@ class Twin:
 
     async def play(self) -> None:
         """Play the scenario from start to end."""
+        strikes.STRIKES["client floods"] = strikes.floods(FLOOD_GAP_S)
         await self.start_server()
         first = self._lives[0]
         self.start_s = first.ready_s - first.begin_s
