@@ -20,13 +20,13 @@ from tests.chaos.run import play
 PART_S = 1800.0  # virtual seconds of a part; parts are played beside each other
 EVERY_S = 60.0  # a stall of the loop and one of each link, on average
 SIGMA = log(10.0) / 3.09  # of the logarithm: at p99.9, ten times the median
-CLIENTS = 2
+CLIENTS, FPS, GPUS = 2, 2.0, 2
 
 
 def scenario(seed: int) -> Scenario:
     """Return part `seed` of the long run."""
     rng = Random(seed)
-    clients = tuple(Client(3.0, 600.0, 0.5 * i, (8.0, 5.0, 12.0), 20.0) for i in range(CLIENTS))
+    clients = tuple(Client(FPS, 600.0, 0.5 * i, (8.0, 5.0, 12.0), 20.0) for i in range(CLIENTS))
     faults = []
     for k in range(int(PART_S / EVERY_S)):
         at_s = 5.0 + EVERY_S * (k + 0.8 * rng.random())
@@ -34,7 +34,7 @@ def scenario(seed: int) -> Scenario:
         for i in range(CLIENTS):
             faults.append(Fault(at_s + 10.0 * rng.random(), f"link:{i}", "link cut", for_s=1.0))
     faults = [fault for fault in faults if fault.over_s < PART_S - 5.0]
-    return Scenario(seed, 2, 20.0, clients, tuple(faults), (SIGMA, 100.0), PART_S)
+    return Scenario(seed, GPUS, 20.0, clients, tuple(faults), (SIGMA, 100.0), PART_S)
 
 
 def alarms(seed: int) -> list[str]:
@@ -47,6 +47,8 @@ def alarms(seed: int) -> list[str]:
     for serving in world.servings:
         if [healthy for _, healthy in serving.health] != [True, False]:
             found.append(f"health went {serving.health}")
+        if serving.spy.fewest_gpus < GPUS:
+            found.append(f"a plan was for {serving.spy.fewest_gpus} of {GPUS} GPUs")
         streams = len(serving.listener.streams)
         if streams != CLIENTS:
             found.append(f"{streams} streams of {CLIENTS} clients")
@@ -61,10 +63,12 @@ def main(args: Sequence[str] | None = None) -> None:
     options = parser.parse_args(args)
     parts = max(1, round(options.hours * 3600 / PART_S))
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
-        found = [text for texts in pool.imap(alarms, range(parts)) for text in texts]
-    print("\n".join(found))
-    print(f"{parts * PART_S / 3600:g} virtual hours: {len(found)} false alarms")
-    sys.exit(1 if found else 0)
+        false = 0
+        for part, found in enumerate(pool.imap(alarms, range(parts)), 1):
+            false += len(found)
+            print("".join(f"part {part}: {text}\n" for text in found), end="", flush=True)
+    print(f"{parts * PART_S / 3600:g} virtual hours: {false} false alarms")
+    sys.exit(1 if false else 0)
 
 
 if __name__ == "__main__":

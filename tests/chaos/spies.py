@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from typing import Any
 
 from experiment.virtual_time import VirtualTimeLoop
@@ -43,6 +44,7 @@ class EngineSpy:
         most_of_one: the same of one client, at most.
         gone_work: frames of clients that had left, and still waited for a GPU.
         ghosts: clients that were planned for long after they had fallen silent.
+        fewest_gpus: that an adopted plan was for.
     """
 
     def __init__(self, engine: Engine, loop: VirtualTimeLoop, profile: Profile) -> None:
@@ -52,6 +54,7 @@ class EngineSpy:
         self.gone_work: list[str] = []
         self.ghosts: list[str] = []
         self._engine = engine
+        self.fewest_gpus = inf
         self._loop, self._profile = loop, profile
         self._of: dict[int, Seen] = {}
         self._join, self._submit, self._leave = engine.join, engine.submit, engine.leave
@@ -117,6 +120,7 @@ class EngineSpy:
         told.append((self._loop.time(), answer))
 
     def adopt(self, plan: Plan, clients: Any, gpus: Any) -> Any:
+        self.fewest_gpus = min(self.fewest_gpus, len(gpus))
         problem = self._wrong(plan, clients, gpus)
         if problem:
             self.bad_plans.append(f"{problem} at {self._loop.time():.3f} s")

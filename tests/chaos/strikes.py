@@ -15,7 +15,7 @@ from jellyfish.protocol import jellyfish_pb2 as pb
 from jellyfish.protocol.jellyfish_pb2_grpc import JellyfishStub
 from jellyfish.trace import Trace
 from server.clients import BURST
-from tests.chaos.channel import EOF, Channel
+from tests.chaos.channel import EOF
 from tests.chaos.children import SimProcess, Slot
 from tests.chaos.disk import Trouble
 from tests.chaos.faults import EVERYWHERE, GUEST
@@ -239,7 +239,7 @@ class Hostile:
     def __init__(self, world: World, struck: Struck) -> None:
         self.name = f"hostile-{len(world.network.links)}"
         self.link = world.add_link(self.name, FAST)
-        self.channel = Channel(world.network, self.name)
+        self.channel = world.network.channel(self.name)
         self.stub: Any = JellyfishStub(self.channel)
         self.struck = struck
         self.call: Any = None
@@ -347,6 +347,11 @@ def _sends_heavily() -> Strike:
     return play
 
 
+def floods(gap_s: float) -> Strike:
+    """Return a strike by a client that sends so often."""
+    return _sends(gap_s, _honest_image, lambda k: k)
+
+
 LIES = (math.nan, math.inf, -math.inf, -1.0, 0.0, 1e-300, 1e300)
 
 
@@ -374,7 +379,7 @@ async def _vanishes(world: World, struck: Struck) -> None:
     client.link.up.set_share(0.0)  # and not a word of it to the server
     client.link.down.set_share(0.0)
     if client.call is not None:
-        client.call.finish(grpc.StatusCode.UNAVAILABLE, "gone")
+        client.call.cancel()
 
 
 async def _comes_and_goes(world: World, struck: Struck) -> None:
@@ -491,7 +496,7 @@ STRIKES: dict[str, Strike] = {
     "link zero window": _zero_window,
     "link collapses": _collapses,
     GUEST: _sends(1 / HOSTILE_FPS, _honest_image, lambda k: k),
-    "client floods": _sends(0.002, _honest_image, lambda k: k),
+    "client floods": floods(0.002),
     "client repeats ids": _sends(1 / HOSTILE_FPS, _honest_image, lambda k: k // 5),
     "client sends oversize": _sends(1 / HOSTILE_FPS, _oversize, lambda k: k),
     "client sends bombs": _sends(1 / HOSTILE_FPS, lambda _: bomb(9000), lambda k: k),

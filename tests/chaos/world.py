@@ -50,6 +50,7 @@ MAX_BATCH = 6
 CLIP_FRAMES = 5
 DRAIN_S, FLUSH_S, STREAMS_S = 1.5, 0.5, 0.5  # as server.process ends
 KEEPER_S = 1.0  # until a server that could not start is started again
+END_S = 0.0  # for a server's files, once nobody is served; tests.soak.compare measures it
 RESTART_S = 0.3  # between the end of a server and the start of the next
 DELAY_S = 0.002  # of every link, one way
 RECORDED = 0  # the client whose records are written: one shows as much as all
@@ -237,6 +238,8 @@ class World:
         await serving.service.close(FLUSH_S)
         await serving.listener.stop(STREAMS_S)
         await serving.records.end(serving.engine)
+        if END_S:
+            await asyncio.sleep(END_S)
         serving.ended_s = self.loop.time()
 
     async def kill_server(self) -> None:

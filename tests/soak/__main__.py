@@ -17,8 +17,9 @@ from jellyfish.files.atomic import write_json
 from tests.chaos.faults import Fault
 from tests.soak import figure
 from tests.soak.checks import Struck, Violation, share
-from tests.soak.faults import KINDS, draw, read_script, takes_s
+from tests.soak.faults import KINDS, draw
 from tests.soak.life import unmount
+from tests.soak.precedence import precedence
 from tests.soak.run import DISK, MODEL, Outcome, Soak, as_json
 
 
@@ -27,7 +28,6 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=30.0, help="how long (30)")
     parser.add_argument("--seed", type=int, default=1, help="of the faults (1)")
     parser.add_argument("--kinds", help="only these, separated by commas")
-    parser.add_argument("--script", type=Path, help="faults of this script of tests/chaos instead")
     parser.add_argument("--out", type=Path, default=Path("results/soak"), help="(results/soak)")
     return parser.parse_args(arguments)
 
@@ -46,19 +46,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     length_s = options.minutes * 60
     faults = draw(options.seed, length_s, kinds)
-    if options.script:
-        faults, left_out = read_script(options.script)
-        length_s = takes_s(faults)
-        if left_out:
-            print(f"left out, since no real part can be made to do so: {', '.join(left_out)}")
-    seen = asyncio.run(_run(options.out.resolve(), faults, length_s, options.seed))
+    with precedence():
+        seen = asyncio.run(_run(options.out.resolve(), faults, length_s, options.seed))
     if seen is None:
         return 1
     write_json(options.out / "soak.json", as_json(seen, options.seed))
     print(table(seen))
     note = f"seed {options.seed} · {len(seen.struck)} faults · python -m tests.soak"
     span = (seen.begin_s, seen.end_s)
-    paths = figure.draw(options.out / "soak", seen.samples, seen.struck, seen.frames, span, note)
+    violated = [violation.time_s for _, violation in violations(seen)]
+    paths = figure.draw(
+        options.out / "soak", seen.samples, seen.struck, seen.frames, span, violated, note
+    )
     print(f"{options.out / 'soak.json'}, {paths[0]}")
     return 1 if violations(seen) else 0
 

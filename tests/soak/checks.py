@@ -2,7 +2,8 @@
 
 Margins for real time, on two cores that others use as well (a load of 4): shares of frames may fall
 by MARGIN beyond the two points that simulation allows, and by FEW frames in any case; what was
-measured while this process itself was kept waiting for more than DISTURBED_S is not judged.
+measured while this process itself was kept waiting for more than DISTURBED_S, or all others of the
+soak for more than STARVED_S by what is none of it, is not judged.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from jellyfish.files.streams import CLIENTS_LINES, FRAMES_LINES, PLANS_LINES, SU
 from jellyfish.records import Reason
 from tests.chaos.faults import Fault
 from tests.soak.faults import AFTER_S, CLIENTS, numbers, party
-from tests.soak.watching import Probed, Sample, Stalls
+from tests.soak.watching import Probed, Sample, Stalls, starved_s
 
 ALL = range(CLIENTS)
 POINTS, MARGIN, FEW = 0.02, 0.05, 3
 VISIT_MARGIN = 0.08  # while a hostile client's process takes its share of the cores, too
 DISTURBED_S = 0.3
+STARVED_S = 1.5  # a second of samples is at the edge
 BEFORE_S, WINDOW_S, STEP_S = 5.0, 1.0, 0.25
 LIE_S = 3.0  # so long health may say SERVING while no probe is served
 LAST_S = 2.0  # frames of the last moments may be under way
@@ -34,7 +36,7 @@ CHILDREN = 3  # two workers and a planner
 RESTART_SAMPLES = 5  # a busy machine may have cost a worker that no fault did
 SETTLED_S = 15.0  # after a server's start its memory is looked at
 GROWTH_MB, GROWTH_SHARE = 24.0, 0.05  # of a process's memory in one life
-MORE_FILES, MORE_THREADS = 8, 4
+MORE_FILES, MORE_THREADS, MORE_TASKS = 8, 4, 8
 LOG_BYTES_H = 32 << 20
 BAD_LINES = ("Traceback", "serving failed", "never retrieved", "was never awaited", "Segmentation")
 SHORT_S = 20.0  # fewer seconds of samples say nothing about growth
@@ -129,7 +131,7 @@ def frames_of(rows: Sequence[Sequence[dict[str, Any]]]) -> Frames:
 # --- faults
 
 
-def judge(struck: Struck, frames: Frames, stalls: Stalls) -> None:
+def judge(struck: Struck, frames: Frames, stalls: Stalls, samples: Sequence[Sample]) -> None:
     """Fill in what a fault cost and how long it took to be over it."""
     fault, (begin_s, end_s) = struck.fault, (struck.begin_s, struck.end_s)
     hit = numbers(fault) if party(fault) == "link" else ALL
@@ -139,14 +141,22 @@ def judge(struck: Struck, frames: Frames, stalls: Stalls) -> None:
     first_s = end_s + struck.allowed_s
     struck.after = share(frames.count(first_s, first_s + AFTER_S, hit))
     struck.recovery_s = _recovery_s(struck, frames, hit)
-    struck.disturbed = stalls.within(first_s, first_s + AFTER_S) > DISTURBED_S
+    struck.disturbed = _disturbed(first_s, first_s + AFTER_S, stalls, samples)
     if struck.disturbed:
         return
     if frames.worse(first_s, first_s + AFTER_S, struck.before, clients=hit):
         text = f"{struck.after:.0%} in time afterwards, {struck.before:.0%} before"
         struck.violations.append(Violation("recovery", text, first_s))
-    if stalls.within(begin_s, end_s) <= DISTURBED_S:
+    if not _disturbed(begin_s, end_s, stalls, samples):
         struck.violations += _isolation(struck, frames)
+
+
+def _disturbed(first_s: float, last_s: float, stalls: Stalls, samples: Sequence[Sample]) -> bool:
+    """Return whether what was measured then says more about the machine than about the server."""
+    return (
+        stalls.within(first_s, last_s) > DISTURBED_S
+        or starved_s(samples, first_s, last_s) > STARVED_S
+    )
 
 
 def _recovery_s(struck: Struck, frames: Frames, hit: Collection[int]) -> float | None:
@@ -300,11 +310,13 @@ def growth(samples: Sequence[Sample], ready_s: dict[int, float]) -> Iterator[Vio
         yield from _grows(some, "server_mb", f"server {life}", "MB", GROWTH_MB)
         yield from _grows(some, "files", f"server {life}", "open files", MORE_FILES)
         yield from _grows(some, "threads", f"server {life}", "threads", MORE_THREADS)
+        yield from _grows(some, "tasks", f"server {life}", "tasks", MORE_TASKS)
     if samples:
         warm = [s for s in samples if s.time_s - samples[0].time_s > SETTLED_S]
         yield from _grows(warm, "load_mb", "the clients", "MB", GROWTH_MB)
         yield from _grows(warm, "load_files", "the clients", "open files", MORE_FILES)
         yield from _grows(warm, "load_threads", "the clients", "threads", MORE_THREADS)
+        yield from _grows(warm, "load_tasks", "the clients", "tasks", MORE_TASKS)
 
 
 def _children(samples: Sequence[Sample], life: int) -> Iterator[Violation]:

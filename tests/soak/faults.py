@@ -6,9 +6,7 @@ has been measured if that takes longer.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from random import Random
 
 from tests.chaos.faults import EVERYWHERE, Fault, Kind
@@ -94,19 +92,3 @@ def _fault(rng: Random, time_s: float, name: str) -> Fault:
         for_s=round(rng.uniform(*kind.for_s), 3),
         value=round(rng.uniform(*values), 3) if ranged else rng.choice(values),
     )
-
-
-def read_script(path: Path) -> tuple[list[Fault], list[str]]:
-    """Return the faults of a script of tests/chaos, and the kinds among them that are left out.
-
-    They strike one after another, however close they are in the script.
-    """
-    faults = [Fault(**fault) for fault in json.loads(path.read_text())["faults"]]
-    left_out = sorted({fault.kind for fault in faults} - set(KINDS))
-    return [fault for fault in faults if fault.kind in KINDS], left_out
-
-
-def takes_s(faults: Sequence[Fault]) -> float:
-    """Return how long a script takes at most."""
-    each = (lasts_s(fault) + 2 * START_S + allowed_s(fault, START_S) + AFTER_S for fault in faults)
-    return faults[0].time_s + sum(each) + CALM_S if faults else CALM_S

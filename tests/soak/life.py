@@ -29,11 +29,16 @@ def environment() -> dict[str, str]:
     return {**os.environ, MARK: str(os.getpid())}
 
 
+def tasks_file(log: Path) -> Path:
+    """Return where the process that writes this log has its number of tasks."""
+    return log.with_suffix(".tasks")
+
+
 def spawn(module: str, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
     """Start `python -m MODULE ARGUMENTS` in a group of its own; it dies with this process."""
     with log.open("ab") as sink:
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.soak.child", module, *arguments],
+            [sys.executable, "-m", "tests.soak.child", str(tasks_file(log)), module, *arguments],
             cwd=ROOT,
             env=environment(),
             stdin=subprocess.DEVNULL,
@@ -61,9 +66,12 @@ class Life:
         out: where it writes; its log, too.
         port: where it listens; 0 for any.
         seed: of its random numbers.
+        module: what is run, as `python -m MODULE --job JOB.json`.
     """
 
-    def __init__(self, job: dict[str, Any], out: Path, port: int, seed: int) -> None:
+    def __init__(
+        self, job: dict[str, Any], out: Path, port: int, seed: int, module: str = "server"
+    ) -> None:
         self.out, self.port = out, port
         out.mkdir(parents=True)
         write_json(
@@ -71,7 +79,7 @@ class Life:
         )
         self.killed = False
         self.begin_s, self.ready_s = time.monotonic(), float("nan")
-        self.process = spawn("server", "--job", str(out / "server.job.json"), log=self.log)
+        self.process = spawn(module, "--job", str(out / "server.job.json"), log=self.log)
 
     @property
     def log(self) -> Path:

@@ -92,7 +92,10 @@ class Soak:
         await world.start()
         start_s = world.life.ready_s - world.life.begin_s
         await self._start_load(world, ends)
-        probe, sampler = Probe(world.life.port), Sampler(world.lives, self._load_pid)
+        probe, sampler = (
+            Probe(world.life.port),
+            Sampler(world.lives, self._load_pid, self._folder / "load.log"),
+        )
         self.seen.probed, self.seen.samples = probe.seen, sampler.samples
         for watch in (probe.run(), sampler.run(), self.seen.stalls.run()):
             task = asyncio.create_task(watch)
@@ -163,7 +166,7 @@ class Soak:
         rows = checks.read_rows(folder, CLIENTS)
         seen.frames = checks.frames_of(rows)
         for one in seen.struck:
-            checks.judge(one, seen.frames, seen.stalls)
+            checks.judge(one, seen.frames, seen.stalls, seen.samples)
         found = [Violation("strike", text, time_s) for time_s, text in world.found]
         summaries = []
         for life in world.lives:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,13 +18,14 @@ from client.grpc_transport import GrpcTransport
 from jellyfish.errors import JellyfishError
 from jellyfish.messages import Answer, Frame
 from jellyfish.records import Outcome
-from tests.soak.life import Life
+from tests.soak.life import Life, tasks_file
 from tests.soak.material import INPUT_PX, frames
 
 EVERY_S = 1.0
 PROBE_SLO_MS, PATIENCE_S = 500.0, 0.9  # a server may use all of an SLO to fill a batch
 STALL_S = 0.1  # this process itself is late by so much: the machine was busy elsewhere
 TICK_S = 0.05
+OTHERS, WAITED = 0.5, 1.0  # cores that others take, threads of the soak that wait for one
 
 
 class Probed(NamedTuple):
@@ -118,9 +120,12 @@ class Sample:
     load_mb: float
     load_files: int
     load_threads: int
+    tasks: int  # of asyncio, in the server
+    load_tasks: int
     log_bytes: int  # of all servers so far
     record_bytes: int
-    waited_s: float  # for a core: server, workers and planner, since the sample before
+    waited_s: float  # for a core: all of the above, since the sample before
+    others_s: float  # of cores that others than this soak took, since then
 
 
 class Sampler:
@@ -129,11 +134,13 @@ class Sampler:
     Args:
         lives: all servers so far; the last one is sampled.
         load: process of the honest clients.
+        load_log: what it writes.
     """
 
-    def __init__(self, lives: list[Life], load: Callable[[], int]) -> None:
+    def __init__(self, lives: list[Life], load: Callable[[], int], load_log: Path) -> None:
         self.samples: list[Sample] = []
-        self._lives, self._load = lives, load
+        self._lives, self._load, self._load_log = lives, load, load_log
+        self._took: tuple[float, float] | None = None  # core time ever: everybody, and this soak
         self._waits: dict[int, float] = {}  # of each process, ever
         self._written: dict[int, tuple[int, int]] = {}  # by each server: log and records
 
@@ -162,18 +169,41 @@ class Sampler:
             load_mb=_mb(load),
             load_files=load.num_fds(),
             load_threads=load.num_threads(),
+            tasks=_tasks(self._lives[-1].log),
+            load_tasks=_tasks(self._load_log),
             log_bytes=sum(log for log, _ in written.values()),
             record_bytes=sum(records for _, records in written.values()),
-            waited_s=self._waited_s([server, *children]),
+            waited_s=self._waited_s([server, load, *children]),
+            others_s=self._others_s(),
         )
 
     def _waited_s(self, processes: Sequence[psutil.Process]) -> float:
-        now = {process.pid: _waits_s(process.pid) for process in processes}
+        now = {process.pid: waits_s(process.pid) for process in processes}
         before, self._waits = self._waits, now
         return sum(max(0.0, now[pid] - before.get(pid, now[pid])) for pid in now)
 
+    def _others_s(self) -> float:
+        machine, mine, before = psutil.cpu_times(), psutil.Process(), self._took
+        busy_s = sum(machine) - machine.idle - machine.iowait - machine.guest - machine.guest_nice
+        self._took = busy_s, sum(map(_cpu_s, [mine, *mine.children(recursive=True)]))
+        if before is None:
+            return 0.0
+        return max(0.0, self._took[0] - before[0] - max(0.0, self._took[1] - before[1]))
 
-def _waits_s(pid: int) -> float:
+
+def _cpu_s(process: psutil.Process) -> float:
+    """Return the core time of a process and of its children that have ended."""
+    with suppress(psutil.Error):
+        return float(sum(process.cpu_times()[:4]))
+    return 0.0
+
+
+def _tasks(log: Path) -> int:
+    path = tasks_file(log)
+    return int(path.read_text() or 0) if path.exists() else 0
+
+
+def waits_s(pid: int) -> float:
     """Return for how long all threads of a process have been ready and had no core."""
     waited_ns = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
@@ -209,3 +239,16 @@ class Stalls:
     def within(self, first_s: float, last_s: float) -> float:
         """Return for how long in all it was late in [first_s, last_s)."""
         return sum(late_s for at_s, late_s in self.seen if first_s <= at_s < last_s)
+
+
+def starved_s(samples: Sequence[Sample], first_s: float, last_s: float) -> float:
+    """Return for how long in [first_s, last_s) others kept the soak's processes from the cores."""
+    spans = (
+        later.time_s - sample.time_s
+        for sample, later in pairwise(samples)
+        if first_s <= later.time_s
+        and sample.time_s < last_s
+        and later.others_s > OTHERS * (later.time_s - sample.time_s)
+        and later.waited_s > WAITED * (later.time_s - sample.time_s)
+    )
+    return sum(spans)
