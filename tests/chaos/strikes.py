@@ -26,6 +26,7 @@ from tests.chaos.world import RESTART_S, Struck, World
 PATIENCE_S = 4.0  # until a target is in the state that a fault names
 LOOK_S = 0.004
 AGAIN_S = 0.1
+PLANNED_S = 0.2  # until a client that joins has a GPU
 HOSTILE_FPS = 10.0
 HOSTILE_SLO_MS = 400.0
 FAST = Trace("hostile", (1000.0,), 1.0)
@@ -259,6 +260,7 @@ class Hostile:
     async def leave_early(self) -> None:
         """Join, send more than runs at once, and be gone before it has run."""
         token = await self.join()
+        await asyncio.sleep(PLANNED_S)
         for k in range(8):
             await self.send(k, jpeg(128, 0))
         await self.stub.Unregister(pb.UnregisterRequest(token=token), timeout=2.0)
