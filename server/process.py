@@ -24,12 +24,14 @@ from server.planner import ProcessPlanner
 from server.records import Records
 from server.security import BoundedHealth, Certificates, SecretInterceptor
 from server.service import Service
+from server.throttled_log import ThrottledLog
 from server.worker_process import ProcessWorker
 
 log = logging.getLogger(__name__)
 
 NAME = str(pb.DESCRIPTOR.services_by_name["Jellyfish"].full_name)
 READY = "server.ready.json"
+RETRY_S = 1.0  # before that file is tried again
 MAX_METADATA_BYTES = 8 * 1024
 DRAIN_S, FLUSH_S, STREAMS_S = 1.5, 0.5, 0.5  # with 2 s for workers: well within 5 s
 OPTIONS = (
@@ -99,7 +101,7 @@ class ServerProcess:
                 await server.start()
                 self._keep(self._records.keep_state(engine.state))
                 await self._set_health(engine.healthy)
-                self._write_ready(port)
+                self._keep(self._tell_ready(port))
                 await stop.wait()
         finally:
             await self._end(server, service, engine)
@@ -150,9 +152,17 @@ class ServerProcess:
         finally:
             self._records.close(engine.state())
 
-    def _write_ready(self, port: int) -> None:
-        write_json(self._job.out_dir / READY, {"port": port, "pid": os.getpid()})
+    async def _tell_ready(self, port: int) -> None:
+        """Write where the server is; where the disk is full, as soon as it has room."""
         log.info("serving at %s:%d", self._job.host, port)
+        path, told = self._job.out_dir / READY, ThrottledLog("start")
+        while True:
+            try:
+                await asyncio.to_thread(write_json, path, {"port": port, "pid": os.getpid()})
+                return
+            except OSError as error:
+                told.tell(f"{path} cannot be written, next try in {RETRY_S:g} s: {error}")
+            await asyncio.sleep(RETRY_S)
 
     def _health_changed(self, healthy: bool) -> None:
         self._keep(self._set_health(healthy))

@@ -17,8 +17,7 @@ from jellyfish.protocol.convert import event_to_wire, frame_from_wire, registrat
 from server.engine import Engine, NotServing, ServerFull
 from server.seats import Ending, Peer, Seats, SeatStream, UnknownToken
 from server.security import Context, certificate_name, identity
-
-log = logging.getLogger(__name__)
+from server.throttled_log import ThrottledLog
 
 TOKEN_KEY = "jellyfish-token"
 SETTLE_S = 1.0, 10.0  # a client that has ended its side hears its last answers, within these
@@ -43,6 +42,7 @@ class Service(pb_grpc.JellyfishServicer):  # type: ignore[misc]  # generated, wi
     def __init__(self, engine: Engine, per_peer: int | None = None) -> None:
         self._engine, self._seats = engine, Seats(engine, per_peer)
         self._loop = asyncio.get_running_loop()
+        self._refusals = ThrottledLog("refused", logging.INFO)
 
     async def Register(self, request: Any, context: Context) -> Any:  # noqa: N802 - from the .proto
         """Give a client a token."""
@@ -52,7 +52,7 @@ class Service(pb_grpc.JellyfishServicer):  # type: ignore[misc]  # generated, wi
         try:
             joined = self._seats.register(peer, request.name, request.fps, request.slo_ms)
         except RejectedError as error:
-            log.info("a client at %s is refused: %s", peer.address, error)
+            self._refusals.tell(f"a client at {peer.address}: {error}")
             await _refuse(context, error)
         return registration_to_wire(joined)
 

@@ -13,14 +13,15 @@ CALM_S = 60.0  # after so long without trouble, it may speak up at once again
 
 
 class ThrottledLog:
-    """Logs the first few errors of one part of the server at once, then ever more rarely.
+    """Logs the first few lines of one part of the server at once, then ever more rarely.
 
     Args:
         who: the part, as lines begin.
+        level: of its lines.
     """
 
-    def __init__(self, who: str) -> None:
-        self._who = who
+    def __init__(self, who: str, level: int = logging.ERROR) -> None:
+        self._who, self._level = who, level
         self._clock = asyncio.get_running_loop().time
         self._said, self._left_out = 0, 0
         self._at_s, self._gap_s = float("-inf"), 0.0
@@ -34,7 +35,7 @@ class ThrottledLog:
             self._left_out += 1
             return
         more = f" ({self._left_out} lines of late left out)" if self._left_out else ""
-        log.error("%s: %s%s", self._who, text, more)
+        log.log(self._level, "%s: %s%s", self._who, text, more)
         self._at_s, self._left_out = self._clock(), 0
         self._said += 1
         if self._said >= SAID_AT_ONCE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -21,13 +22,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from experiment.authority import Authority
+from jellyfish.files.atomic import write_json
 from jellyfish.files.profiles import write_profile
 from jellyfish.files.tables import read_table
 from jellyfish.profile import Profile
 from jellyfish.protocol import jellyfish_pb2 as pb
 from jellyfish.protocol.jellyfish_pb2_grpc import JellyfishStub
 from server.__main__ import main
+from server.process import READY
 from server.zoo.onnx_export import export
+from tests.served import served
 from tests.zoo_models import MIXED, ROOT, jpegs, write_mixed_weights
 
 READY_S = 60
@@ -352,3 +356,21 @@ async def test_weights_cut_short_stop_the_start(model: Path, tmp_path: Path) -> 
     assert await asyncio.wait_for(process.wait(), READY_S) == 1
     assert log.read_text().splitlines()[-1].startswith("server: ")
     assert "short.onnx" in log.read_text().splitlines()[-1]
+
+
+async def test_a_disk_that_is_full_at_the_start_costs_the_file_not_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.process.RETRY_S", 0.05)
+    tries: list[Path] = []
+
+    def write_later(path: Path, value: Any) -> None:
+        tries.append(path)
+        if len(tries) < 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_json(path, value)
+
+    monkeypatch.setattr("server.process.write_json", write_later)
+    async with served(tmp_path / "out") as port:
+        assert port > 0
+    assert tries == [tmp_path / "out" / READY] * 3
