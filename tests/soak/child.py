@@ -18,6 +18,7 @@ from client.linux import die_with_parent
 from tests.soak.precedence import take_precedence
 
 EVERY_S = 1.0
+MARK = "JELLYFISH_SOAK"  # in the environment of all that a soak starts: its pid
 
 
 def count_tasks(path: str) -> None:
@@ -32,6 +33,8 @@ def count_tasks(path: str) -> None:
 
 if __name__ == "__main__":
     die_with_parent()
+    if os.getppid() != int(os.environ[MARK]):  # it died before the line above
+        sys.exit(1)
     take_precedence()
     _, tasks, *sys.argv = sys.argv
     threading.Thread(target=count_tasks, args=(tasks,), name="tasks", daemon=True).start()

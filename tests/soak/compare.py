@@ -47,7 +47,7 @@ LOST, RECOVERY_S, FEWEST = 0.05, 1.0, 4
 BEFORE, WHOLE = "(before any fault)", "(the whole script)"
 LAST_S = 29.5  # of a script; what is captured afterwards may be under way at its end
 LONGEST_S = 6.0  # of a recovery
-LATE_S, WAITED_S = 0.8, 60.0  # a script that was kept waiting for longer in all says little
+LATE_S, WAITED_S = 0.8, 45.0  # a script that was kept waiting for longer in all says little
 
 
 def scenario_of(seed: int) -> Scenario:

@@ -17,9 +17,9 @@ import psutil
 
 from jellyfish.errors import RunError
 from jellyfish.files.atomic import read_json, write_json
+from tests.soak.child import MARK
 from tests.zoo_models import ROOT
 
-MARK = "JELLYFISH_SOAK"  # in the environment of all that a soak starts
 READY_S, END_S, GONE_S = 60.0, 10.0, 3.0  # with a load of 4 on the machine
 DISK_BYTES = 64 << 20
 
