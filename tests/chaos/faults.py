@@ -151,8 +151,9 @@ def draw(seed: int, kinds: Sequence[str] = ()) -> Scenario:
     rng = Random(seed)
     gpus = rng.randint(1, 3)
     count = 32 if rng.random() < 0.1 else rng.randint(2, 6)
+    # Mostly little: a seed costs what its frames do.
     least_fps = count * (1.0 if count == 32 else 3.0)
-    total_fps = least_fps + (60.0 - least_fps) * rng.random() ** 4  # a seed costs what its frames do
+    total_fps = least_fps + (60.0 - least_fps) * rng.random() ** 4
     load = rng.uniform(0.2, 1.5)
     # A GPU does 1000 / latency frames/s one by one, and about twice as many in batches.
     latency_ms = min(60.0, max(4.0, 1600.0 * load * gpus / total_fps))
