@@ -13,7 +13,7 @@ byte. It may therefore have MAX_SCANS scans, and 1/SEVERAL_SCANS of the bytes.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 MAX_SCANS = 16  # encoders make 10 for a progressive picture in colour
 SEVERAL_SCANS = 4
@@ -106,21 +106,28 @@ def read_header(data: bytes) -> Header:
 
 def _segment(data: bytes, at: int) -> tuple[int, int, int]:
     """Return the marker of the segment at `at`, and where its content begins and ends."""
-    found = _MARKER.match(data, at)
-    if found is None:
-        rest = data[at:].strip(b"\xff")
-        raise ValueError("the JPEG has bytes between segments" if rest else _CUT)
-    code, start = found[1][0], found.end() + 2
+    code, start = _marker(data, at)
     if code == _END[1]:
         raise ValueError("the JPEG holds no picture")
     if 0xD0 <= code <= 0xD8 or code == 0x01:
         raise ValueError(_why_refused(code))
     end = start - 2 + int.from_bytes(data[start - 2 : start])
-    if len(data) < max(start, end):
+    if len(data) < start or len(data) < end:
         raise ValueError(_CUT)
     if end < start:
         raise ValueError(f"the JPEG has a segment (marker {code:02X}) without a length")
     return code, start, end
+
+
+def _marker(data: bytes, at: int) -> tuple[int, int]:
+    """Return the marker at `at`, and where the content of its segment begins."""
+    if len(data) > at + 1 and data[at] == 0xFF and 0 < data[at + 1] < 0xFF:  # as encoders write it
+        return data[at + 1], at + 4
+    found = _MARKER.match(data, at)
+    if found is None:
+        rest = data[at:].strip(b"\xff")
+        raise ValueError("the JPEG has bytes between segments" if rest else _CUT)
+    return found[1][0], found.end() + 2
 
 
 def _frame(code: int, content: bytes) -> Header:
@@ -148,7 +155,9 @@ def _header(frame: Header | None, content: bytes, data_at: int) -> Header:
     components = content[0] if content else 0
     if not 1 <= components <= frame.components or len(content) != 4 + 2 * components:
         raise ValueError(f"the JPEG has a scan of {components} of {frame.components} components")
-    return replace(frame, scan_components=components, data_at=data_at)
+    return Header(
+        frame.progressive, frame.width, frame.height, frame.components, components, data_at
+    )
 
 
 def _number(content: bytes, at: int) -> int:

@@ -10,6 +10,7 @@ from jellyfish.shares import reckoned_profile, slo_share
 from server.limits import Limits
 
 RUN_TIMEOUT_P99 = 5.0  # of a batch's profiled p99: no batch takes so long
+HAND_OVER_BYTES_S = 10e6  # the worker of a busy machine takes frames at least as fast
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class EngineConfig:
         wire_ms: latency of the wire, one way, as the scheduler reckons with it.
         max_clients: more are turned away.
         run_timeout_s: a worker that takes longer for a batch counts as dead, unless five times the
-            batch's p99 are longer.
+            batch's p99 are longer, and the time that handing it over may take.
         load_timeout_s: a worker that takes longer to start or to load a DNN counts as dead.
         restart_s: first and longest pause after a failed try to start a worker; it doubles.
         check_images: refuse what is no JPEG that a worker may decode (jellyfish.jpeg). Emulated
@@ -73,8 +74,9 @@ class Settings:
         object.__setattr__(self, "frame_bytes", tuple(profile.frame_bytes.tolist()))
         object.__setattr__(self, "latency_ms", tuple(map(tuple, profile.latency_ms.tolist())))
 
-    def run_timeout_s(self, dnn: int, batch: int) -> float:
-        """Return after how long a worker that runs such a batch counts as dead."""
+    def run_timeout_s(self, dnn: int, batch: int, weight: int) -> float:
+        """Return after how long a worker that runs such a batch, of `weight` bytes, is dead."""
         sizes = self.latency_ms[dnn]
         p99_ms = sizes[min(batch, len(sizes)) - 1]
-        return max(self.config.run_timeout_s, RUN_TIMEOUT_P99 * p99_ms / 1000)
+        running_s = max(self.config.run_timeout_s, RUN_TIMEOUT_P99 * p99_ms / 1000)
+        return running_s + weight / HAND_OVER_BYTES_S

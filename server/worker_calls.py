@@ -150,7 +150,8 @@ class WorkerCalls:
         return executed
 
     async def _run(self, dnn: int, frames: Sequence[WorkerFrame], pad_to: int | None) -> Executed:
-        timeout_s = self._settings.run_timeout_s(dnn, max(len(frames), pad_to or 0))
+        size, weight = max(len(frames), pad_to or 0), sum(len(frame.image) for frame in frames)
+        timeout_s = self._settings.run_timeout_s(dnn, size, weight)
         begin_s, stalled_s = self._loop.time(), self._stalls.total_s
         try:
             async with self._stalls.timeout(timeout_s):

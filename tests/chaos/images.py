@@ -44,5 +44,9 @@ def bomb(count: int) -> bytes:
 
 def scans(file: bytes | memoryview) -> int:
     """Return how many scans a file has; 0 where it is no JPEG."""
-    image = bytes(file)
+    return _scans(bytes(file))
+
+
+@lru_cache
+def _scans(image: bytes) -> int:
     return image.count(SOS) if image.startswith(b"\xff\xd8") else 0

@@ -24,7 +24,8 @@ from tests.chaos.link import Direction, Link
 from tests.chaos.world import RESTART_S, Struck, World
 
 PATIENCE_S = 4.0  # until a target is in the state that a fault names
-LOOK_S = 0.004
+LOOK_S = 0.02
+SENDING_S = 0.004  # between looks for a message under way
 AGAIN_S = 0.1
 PLANNED_S = 0.2  # until a client that joins has a GPU
 HOSTILE_FPS = 10.0
@@ -214,7 +215,7 @@ async def _reset(world: World, struck: Struck) -> None:
     for _ in range(100):
         if any(link.up.waiting or link.down.waiting for link in mine):
             break
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(SENDING_S)
     for serving in world.servings:
         for connection in sorted(serving.listener.connections, key=lambda c: c.target):
             if connection.link in mine:

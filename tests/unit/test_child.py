@@ -21,7 +21,7 @@ from server.child import Child, ChildDied, Command
 from server.pipe import LoopPipe
 from server.settings import EngineConfig, Settings
 from server.stalls import LoopStalls
-from server.worker import BatchResult, WorkerFrame
+from server.worker import BatchResult, WorkerDied, WorkerFrame
 from server.worker_calls import WorkerCalls
 from server.worker_process import ProcessWorker
 from tests.chaos import sockets
@@ -109,5 +109,30 @@ def test_a_workers_nonsense_is_an_error_and_goes_no_further(
         with pytest.raises(DeviceError, match=why):
             await calls.run(0, [WorkerFrame(b"", b"", 128)] * 2)
         assert calls.overhead.ms(0.0) == before
+
+    virtual_time.run(play())
+
+
+@pytest.mark.parametrize(("image_bytes", "in_time"), [(9_000, False), (3_000_000, True)])
+def test_heavy_frames_may_take_longer_to_hand_over(
+    image_bytes: int, in_time: bool, tmp_path: Path
+) -> None:
+    class Slow(ProcessWorker):
+        async def _call(self, method: str, *args: Any) -> Any:
+            await asyncio.sleep(0.9)
+            return BatchResult((Detections.none(),) * 2, 0.0, 1.0, 1.0)
+
+    async def play() -> None:
+        settings = Settings(profile=profile(), policy=policy("jellyfish"), config=EngineConfig())
+        stalls = LoopStalls()
+        stalls.start()
+        calls = WorkerCalls(Slow(emulated_device(tmp_path, seed=1), "worker"), settings, stalls)
+        frames = [WorkerFrame(b"", bytes(image_bytes), 128)] * 2
+        if in_time:
+            await calls.run(0, frames)
+        else:
+            with pytest.raises(WorkerDied, match="no answer to a batch"):
+                await calls.run(0, frames)
+        stalls.stop()
 
     virtual_time.run(play())
