@@ -79,7 +79,7 @@ def _options(args: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--ci", action="store_true", help="the corpus first, and few seeds")
+    parser.add_argument("--ci", action="store_true", help="those in the corpus, by it or few seeds")
     parser.add_argument("--check", action="store_true", help="only that all can be put in")
     parser.add_argument("--keep", type=Path, help="where the shrunk scenarios of the seeds go")
     parser.add_argument("names", nargs="*", help="these alone; all by default")
@@ -91,7 +91,9 @@ def main(args: Sequence[str] | None = None) -> None:
     options = _options(args)
     if options.check:
         sys.exit(1 if check() else 0)
-    names = options.names or [mutant.name for mutant in every()]
+    kept = {mutant_of(path) for path in CORPUS.glob("*.json")}
+    every_name = [mutant.name for mutant in every() if not options.ci or mutant.name in kept]
+    names = options.names or every_name
     count = min(options.seeds, CI_SEEDS) if options.ci else options.seeds
     seeds = range(options.first, options.first + count)
     find = partial(search, seeds=seeds, corpus=options.ci, folder=options.keep)
