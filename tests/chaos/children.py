@@ -58,7 +58,7 @@ class Slot:
     name: str
     moods: dict[str, tuple[Any, Callable[[], None]]] = field(default_factory=dict)
     process: SimProcess | None = None  # the latest
-    started: int = 0  # processes so far
+    lives: list[SimProcess] = field(default_factory=list)  # all processes so far
     batches: int = 0  # so far, over all processes
 
     def mood(self, name: str) -> Any:
@@ -102,7 +102,8 @@ class Host:
             kind, name = SimPlanner, "planner"
         slot = self.slot(name)
         process = kind(self, slot, self._pids, theirs, on_exit)
-        slot.process, slot.started = process, slot.started + 1
+        slot.process = process
+        slot.lives.append(process)
         self.alive.append(process)
         return process, ours
 
@@ -116,6 +117,9 @@ class SimProcess:
         self.host, self.slot, self.pid = host, slot, pid
         self.ended = self.paused = False
         self._loop = host.loop
+        self.born_s = self._loop.time()
+        self.hung_s = self.ended_s = math.inf
+        self.hangs_at = ""
         self._on_exit = on_exit
         self._sock = sock
         self._pipe: Any = None
@@ -131,7 +135,7 @@ class SimProcess:
         """End; the parent hears of it in a moment."""
         if self.ended:
             return
-        self.ended = True
+        self.ended, self.ended_s = True, self._loop.time()
         for timer, _ in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -155,10 +159,21 @@ class SimProcess:
         if self._pipe is not None:
             self._loop.remove_reader(self._sock.fileno())
 
+    @property
+    def state(self) -> str:
+        """What it does."""
+        raise NotImplementedError
+
+    def hang(self, what: str = "") -> None:
+        """Stop for good, in the middle of `what`; of whatever it does by default."""
+        if not self.paused and not self.ended:
+            self.hung_s, self.hangs_at = self._loop.time(), what or self.state
+        self.pause()
+
     def resume(self) -> None:
         if not self.paused or self.ended:
             return
-        self.paused = False
+        self.paused, self.hung_s = False, math.inf
         held, self._held = self._held, []
         for left_s, work in held:
             self.after(left_s, work)
@@ -178,6 +193,7 @@ class SimProcess:
 
     def _started(self) -> None:
         if self.slot.mood("hangs at start"):
+            self.hang("start")
             return
         if self.slot.mood("dies at start"):
             self.exit(1)
@@ -247,7 +263,7 @@ class SimWorker(SimProcess):
             return
         number, method, dnn = self._jobs.pop(0)
         if self.slot.mood(f"hangs at {method}"):
-            self.pause()
+            self.hang(method)
             return
         self.loading, self.evicting = method == "load", method == "evict"
         new = method == "load" and dnn not in self.loaded
@@ -271,7 +287,7 @@ class SimWorker(SimProcess):
         number, (dnn, frames, pad_to) = self._batches.pop(0)
         self.running = True
         if self.slot.mood("hangs at run"):
-            self.pause()
+            self.hang("run")
             return
         self.slot.batches += 1
         spent_s = self._spent_s(dnn, frames, pad_to) * (self.slot.mood("slow") or 1.0)
@@ -337,7 +353,7 @@ class SimPlanner(SimProcess):
             return
         self._busy = True
         if self.slot.mood("hangs"):
-            self.pause()
+            self.hang("plan")
         elif self.slot.mood("dies"):
             self.after(SOLVE_S, partial(self.exit, 1))
         else:

@@ -14,10 +14,11 @@ from server.seats import RESUME_S, SILENCE_S
 from tests.chaos.channel import Call
 from tests.chaos.faults import GUEST
 from tests.chaos.spies import Seen
-from tests.chaos.world import Serving, World
+from tests.chaos.world import START_TIMEOUT_S, Serving, World
 
 GRAIN_S = 0.3  # a worker's death is seen so much later at most
 RECOVERED_S = 2.0 + 2.0 + 0.8  # after healing: 2 s, a probe interval, a worker's start
+REVIVED_S = 2.0 + 0.5  # the longest pause between two tries, and the death is seen
 WINDOW_S = 5.0
 MARGIN = 0.02  # of the share of frames in time, beyond what chance explains:
 ERRORS, FEW_FRAMES = 2.0, 2  # standard errors of the difference, or so many frames
@@ -107,13 +108,16 @@ def one_message(world: World) -> list[str]:
     return found
 
 
+def run_timeout_s(world: World) -> float:
+    """Return the longest that a batch may take: as is promised, whatever the server's settings."""
+    batch_s = max(0.5, 5 * float(world.profile.latency_ms.max()) / 1000)
+    return batch_s + world.profile.max_batch * world.limits.frame_bytes / 10e6
+
+
 def promptly(world: World) -> list[str]:
     """An answer comes within the SLO and one time-out, the server's own stalls left out."""
     found = []
-    # As is promised, and not as the server's settings say: these may be what is wrong.
-    batch_s = max(0.5, 5 * float(world.profile.latency_ms.max()) / 1000)
-    handing_over_s = world.profile.max_batch * world.limits.frame_bytes / 10e6
-    timeout_s = batch_s + handing_over_s + GRAIN_S
+    timeout_s = run_timeout_s(world) + GRAIN_S
     for serving in world.servings:
         for seen in serving.spy.seen:
             limit_s = seen.slo_ms / 1000 + timeout_s + stalled_s(world)
@@ -375,7 +379,7 @@ def alarms(world: World) -> list[str]:
     """Nothing is done to a worker or a client that nothing is wrong with."""
     found = []
     for name in world.untouched:
-        more = world.host.slot(name).started - len(world.servings)
+        more = len(world.host.slot(name).lives) - len(world.servings)
         if more > 0:
             found.append(f"alarms: {name} was started {more} times more than the server")
     if len(world.untouched) < world.scenario.gpus:  # who is alone when a worker is killed, twice...
@@ -384,6 +388,51 @@ def alarms(world: World) -> list[str]:
         for seen in serving.spy.seen:
             if seen.put_out and seen.name.startswith("client-"):
                 found.append(f"alarms: {seen.name} was put out: {seen.put_out}")
+    return found
+
+
+def errors(world: World) -> list[str]:
+    """No frame of whoever behaves ends with an error where nothing is wrong with any GPU."""
+    if len(world.untouched) < world.scenario.gpus or len(world.servings) > 1:
+        return []
+    found = []
+    for i, streamed in enumerate(world.streamed):
+        failed = [row.reason for row in streamed.rows if row.outcome is Outcome.ERROR]
+        if failed:
+            found.append(f"errors: client {i}: {len(failed)} frames: {failed[0]}")
+    return found
+
+
+def hung(world: World) -> list[str]:
+    """A process that hangs for good is ended in time, and an idle one too: it is pinged."""
+    found = []
+    for slot in world.host.slots.values():
+        for life in slot.lives:
+            hung_s = life.ended_s - life.hung_s
+            if hung_s > _hang_limit_s(world, life.hangs_at) + stalled_s(world) + GRAIN_S:
+                found.append(f"hung: {slot.name} at {life.hangs_at}: for {hung_s:.2f} s")
+    return found
+
+
+def _hang_limit_s(world: World, doing: str) -> float:
+    if doing == "plan":
+        return 1.0
+    run_s = run_timeout_s(world)  # also of a batch that comes to an idle worker
+    return run_s if doing in ("run", "running") else max(START_TIMEOUT_S, run_s)
+
+
+def revived(world: World) -> list[str]:
+    """A worker whose process has ended has another soon, again and again."""
+    found = []
+    for serving in world.servings:
+        up_s = min(serving.ended_s, serving.stopping_s)
+        for name, slot in world.host.slots.items():
+            mine = [x for x in slot.lives if serving.started_s <= x.born_s < serving.ended_s]
+            births = [life.born_s for life in mine[1:]] + [up_s]
+            for life, next_s in zip(mine, births, strict=True):
+                gap_s = next_s - life.ended_s
+                if name != "planner" and gap_s > REVIVED_S + stalled_s(world) and up_s < inf:
+                    found.append(f"revived: {name} was away for {gap_s:.2f} s")
     return found
 
 
@@ -409,4 +458,7 @@ CHECKS: tuple[Callable[[World], list[str]], ...] = (
     seats,
     ghosts,
     alarms,
+    errors,
+    hung,
+    revived,
 )

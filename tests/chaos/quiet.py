@@ -42,8 +42,8 @@ def alarms(seed: int) -> list[str]:
     world = play(scenario(seed))
     found = []
     for name, slot in world.host.slots.items():
-        if slot.started != 1:
-            found.append(f"{name} was started {slot.started} times")
+        if len(slot.lives) != 1:
+            found.append(f"{name} was started {len(slot.lives)} times")
     for serving in world.servings:
         if [healthy for _, healthy in serving.health] != [True, False]:
             found.append(f"health went {serving.health}")

@@ -106,7 +106,7 @@ async def _hangs(world: World, struck: Struck) -> None:
     when = struck.fault.value
     if when == "now":
         for process in living(world, struck.fault.target):
-            process.pause()
+            process.hang()
             struck.hit()
         return
     for slot in slots(world, struck.fault.target):

@@ -92,6 +92,8 @@ class RealProcess:
     def pause(self) -> None:
         self._send(signal.SIGSTOP)
 
+    hang = pause
+
     def resume(self) -> None:
         self._send(signal.SIGCONT)
 

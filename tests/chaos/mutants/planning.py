@@ -25,6 +25,21 @@ def _gives_up(original: Any) -> Any:
     return plan_once
 
 
+def _spoilt(original: Any) -> Any:
+    class Spoilt(original):  # type: ignore[misc]
+        """Neither bounded nor forgetful."""
+
+        def dispatched(self, dispatch_ms: float, now_s: float) -> None:
+            error_ms = dispatch_ms - self._mean_ms
+            self._mean_ms += self._weight * error_ms
+            self._deviation_ms += self._weight * (abs(error_ms) - self._deviation_ms)
+
+        def dispatch_ms(self, now_s: float) -> float:
+            return float(self._mean_ms + self._tail * self._deviation_ms)
+
+    return Spoilt
+
+
 MUTANTS = [
     Mutant("plans are adopted unchecked", "server.planning:check", _unchecked),
     Mutant(
@@ -38,9 +53,5 @@ MUTANTS = [
     Mutant(
         "planning ends with its first failure", "server.planning:Planning._plan_once", _gives_up
     ),
-    Mutant(
-        "one pause spoils the estimate for good",
-        "jellyfish.overhead:Overhead._kept",
-        instead(lambda *_: 1.0),
-    ),
+    Mutant("one pause spoils the estimate for good", "server.worker_calls:Overhead", _spoilt),
 ]
