@@ -21,6 +21,7 @@ from server.throttled_log import ThrottledLog
 
 TOKEN_KEY = "jellyfish-token"
 SETTLE_S = 1.0, 10.0  # a client that has ended its side hears its last answers, within these
+BREAK_S = 0.1  # after the last frame: a client that has left, or a connection that broke?
 _EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in the stubs alone
 _CODES = {
     Ending.SILENT: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -125,6 +126,8 @@ class Service(pb_grpc.JellyfishServicer):  # type: ignore[misc]  # generated, wi
                 self._engine.refuse(stream.client, message.id, str(error))
             else:
                 self._engine.submit(stream.client, frame)
+        # gRPC says the same of a connection that broke, and a moment later cancels the call.
+        await asyncio.sleep(BREAK_S)
         limit_s = min(max(SETTLE_S[0], 2 * stream.client.slo_ms / 1000), SETTLE_S[1])
         if await stream.settled(limit_s):
             stream.leave()

@@ -353,3 +353,15 @@ async def test_refused_frames_take_from_the_bucket() -> None:
         assert outcomes[:32] == [Outcome.ERROR] * 32
         assert set(outcomes[36:]) == {Outcome.REJECTED}
         assert (await one.asks(60)).reason == Reason.TOO_FAST
+
+
+async def test_a_connection_that_breaks_leaves_its_seat_to_whoever_comes_back() -> None:
+    async with serving() as (port, _), client(port) as one:
+        await one.join()
+        await one.call.read()
+        for _ in range(10):
+            await one.channel.close(None)
+            await asyncio.sleep(0.02)
+            again = Client(port)
+            one.channel, one.call = again.channel, again.open(one.token)
+            assert await one.call.read() is not EOF  # raises where the token is good no more
