@@ -25,6 +25,5 @@ MUTANTS = [
     ),
     Mutant("ticks without a connection have no row", "client.session:Session._tick", _skips_ticks),
     Mutant("silence is forgiven", "server.seats:SILENCE_S", instead((1e9, 1e9))),
-    Mutant("a broken connection is taken for an end", "server.service:BREAK_S", instead(0.0)),
     Mutant("a seat never waits", "server.seats:RESUME_S", instead(0.0)),
 ]
