@@ -27,6 +27,7 @@ from jellyfish.scheduling.problem import GpuPlan, Plan, Problem
 from jellyfish.scheduling.solvers import solver
 from server.child import Command
 from server.pipe import LoopPipe
+from server.planner_process import HELLO
 from server.worker import BatchResult, WorkerFrame
 from tests.chaos import sockets
 from tests.chaos.images import SCAN_S, scans
@@ -334,6 +335,10 @@ class SimPlanner(SimProcess):
         self._busy = False
         self._asked: list[tuple[int, Any]] = []
         self._last: Plan | None = None
+
+    def _started(self) -> None:
+        super()._started()
+        self.answer(HELLO, None)
 
     @property
     def state(self) -> str:

@@ -19,6 +19,7 @@ from tests.chaos.world import START_TIMEOUT_S, Serving, World
 GRAIN_S = 0.3  # a worker's death is seen so much later at most
 RECOVERED_S = 2.0 + 2.0 + 0.8  # after healing: 2 s, a probe interval, a worker's start
 REVIVED_S = 2.0 + 0.5  # the longest pause between two tries, and the death is seen
+PLANNED_S = 2.0  # several intervals
 WINDOW_S = 5.0
 MARGIN = 0.02  # of the share of frames in time, beyond what chance explains:
 ERRORS, FEW_FRAMES = 2.0, 2  # standard errors of the difference, or so many frames
@@ -138,6 +139,16 @@ def promptly(world: World) -> list[str]:
 def plans(world: World) -> list[str]:
     """Every adopted plan keeps the rules of its problem."""
     return [f"plans: {wrong}" for serving in world.servings for wrong in serving.spy.bad_plans[:1]]
+
+
+def planned(world: World) -> list[str]:
+    """Some time after the last fault is over, plans come at their interval again."""
+    serving, end_s = world.serving, world.scenario.length_s - 0.5  # some client still streams
+    healed_s = max((s.healed_s for s in world.struck if s.hits or s.provoked), default=0.0)
+    begin_s = max(healed_s, serving.ready_s) + RECOVERED_S
+    if begin_s < end_s - PLANNED_S and serving.spy.planned_s < end_s - PLANNED_S:
+        return [f"planned: no plan since {serving.spy.planned_s:.2f} s"]
+    return []
 
 
 def rows(world: World) -> list[str]:
@@ -449,6 +460,7 @@ CHECKS: tuple[Callable[[World], list[str]], ...] = (
     one_message,
     promptly,
     plans,
+    planned,
     rows,
     held,
     records,

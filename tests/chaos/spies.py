@@ -45,6 +45,7 @@ class EngineSpy:
         gone_work: frames of clients that had left, and still waited for a GPU.
         ghosts: clients that were planned for long after they had fallen silent.
         fewest_gpus: that an adopted plan was for.
+        planned_s: when a plan was adopted last.
     """
 
     def __init__(self, engine: Engine, loop: VirtualTimeLoop, profile: Profile) -> None:
@@ -55,6 +56,7 @@ class EngineSpy:
         self.ghosts: list[str] = []
         self._engine = engine
         self.fewest_gpus = inf
+        self.planned_s = -inf
         self._loop, self._profile = loop, profile
         self._of: dict[int, Seen] = {}
         self._join, self._submit, self._leave = engine.join, engine.submit, engine.leave
@@ -121,6 +123,7 @@ class EngineSpy:
 
     def adopt(self, plan: Plan, clients: Any, gpus: Any) -> Any:
         self.fewest_gpus = min(self.fewest_gpus, len(gpus))
+        self.planned_s = self._loop.time()
         problem = self._wrong(plan, clients, gpus)
         if problem:
             self.bad_plans.append(f"{problem} at {self._loop.time():.3f} s")
