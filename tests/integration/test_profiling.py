@@ -60,7 +60,12 @@ def few(config: Config, root: Path, results: Path) -> Config:
     zoo = yaml.safe_load((root / config["zoo"]).read_text())
     zoo |= {"input_px": [PX, 160], "cfg": str(root / "config" / "zoo" / zoo["cfg"])}
     (results / "few.yaml").write_text(yaml.safe_dump(zoo))
-    value = {**config, "zoo": str(results / "few.yaml")}
+    return with_zoo(config, str(results / "few.yaml"), results)
+
+
+def with_zoo(config: Config, zoo: str, results: Path) -> Config:
+    """Return the config with another zoo of the same network."""
+    value = {**config, "zoo": zoo}
     onnx = paths.onnx_path(value, results)
     onnx.parent.mkdir(parents=True, exist_ok=True)
     onnx.symlink_to(paths.onnx_path(config, results))

@@ -14,11 +14,11 @@ import pytest
 from experiment import paths, processes, profiling
 from jellyfish.errors import RunError
 from jellyfish.files.atomic import read_json
-from tests.integration.test_profiling import PROFILE, config, few, results
+from tests.integration.test_profiling import PROFILE, config, results, with_zoo
 from tests.integration.test_remote_cell import remote_processes
 from tests.sshd import MISSING, Sshd, available
 
-__all__ = ["config", "few", "results"]  # fixtures
+__all__ = ["config", "results"]  # fixtures
 Config = dict[str, Any]
 pytestmark = [
     pytest.mark.skipif(not available(), reason=MISSING),
@@ -27,7 +27,10 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def asked(few: Config, sshd: Sshd) -> Config:
+def asked(config: Config, results: Path, sshd: Sshd) -> Config:
+    few = with_zoo(
+        config, "config/zoo/yolov3-tiny-smoke.yaml", results
+    )  # hosts get it with the code
     return {**few, "hosts": str(sshd.hosts_file()), "allow_dirty": True}
 
 
