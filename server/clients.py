@@ -111,7 +111,8 @@ class ClientHandle:
     def saw(self, frame: Frame, device_ms: float) -> None:
         """Take in what a frame says about its client and network."""
         self.bandwidth.report(frame.bandwidth_kbps)
-        self.device_ms += self.weight * (device_ms - self.device_ms)
+        if device_ms < self.slo_ms:  # a frame that took longer is late anyway: a hiccup, no mean
+            self.device_ms += self.weight * (device_ms - self.device_ms)
 
     def kbps_of(self, frame: Frame) -> float:
         """Return the bandwidth that `frame` came over: its report where that is one."""

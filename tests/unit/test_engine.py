@@ -399,3 +399,20 @@ def test_a_hopeless_frame_is_found_behind_ones_that_ran() -> None:
 def _pending(deadline_s: float, order: int) -> Pending:
     client = ClientHandle(0, "a", 10, 150, lambda event: None, 0, 0.5)
     return Pending(client, Frame(order, b"", b"", 128, 1e6, 0), 0, deadline_s, order, 0)
+
+
+def test_a_clients_hiccup_does_not_keep_it_from_a_gpu() -> None:
+    async def main() -> None:
+        engine = await engine_of([LoopWorker(profile())])
+        camera = Camera(engine, "a", 2, 150).join()
+        await camera.stream(2)
+        camera.device_ms = 1500  # its device stood still: three frames come late
+        late = [camera.send() for _ in range(3)]
+        camera.device_ms = 0
+        await asyncio.sleep(1)
+        frame = camera.send()
+        await engine.stop(1)
+        assert {camera.answers[i][0].outcome for i in late} == {Outcome.DROPPED}
+        assert camera.answers[frame][0].outcome is Outcome.OK
+
+    virtual_time.run(main())
