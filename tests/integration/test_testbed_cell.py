@@ -84,7 +84,7 @@ def test_a_mixed_cell_shaped_by_tc(
     for i in (1, 2):
         assert (folder / "hosts" / f"client-{i}" / "tc.json").exists()
     assert qdiscs(testbed) == before
-    assert running(testbed) == []
+    assert processes.wait_gone(running(testbed), 10.0) == []  # SSH sessions take a moment
 
 
 def test_a_network_that_is_away_for_two_seconds(
