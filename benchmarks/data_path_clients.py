@@ -128,7 +128,8 @@ async def full_speed(served: Served, load: Load, window: int) -> Speed:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return Speed(frames / took_s, cpu_s / frames * 1e6, beside_s / frames * 1e6)
+    per_us = 1e6 / max(1, frames)
+    return Speed(frames / took_s, cpu_s * per_us, beside_s * per_us)
 
 
 def _beside_s(served: Served) -> float:

@@ -69,4 +69,4 @@ def _from_bytes(boxes: bytes, scores: bytes, classes: bytes) -> Detections:
     )
 
 
-_NONE = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+_NONE = _from_bytes(b"", b"", b"")  # and so read-only

@@ -97,13 +97,16 @@ class Profile:
     @cached_property
     def throughput(self) -> FloatArray:
         """(M, B) frames per second of DNN m at batch size b, at the p99 latency."""
-        return np.arange(1, self.max_batch + 1) * 1000.0 / self.latency_ms
+        carried: FloatArray = np.arange(1, self.max_batch + 1) * 1000.0 / self.latency_ms
+        carried.setflags(write=False)
+        return carried
 
     @cached_property
     def fastest(self) -> FloatArray:
         """(M, B + 1) the most that DNN m carries with batches of up to 0, 1, ...; -inf for none."""
         carried = np.full((self.dnns, self.max_batch + 1), -np.inf)
         np.maximum.accumulate(self.throughput, axis=1, out=carried[:, 1:])
+        carried.setflags(write=False)
         return carried
 
     def index_of(self, px: int) -> int:

@@ -74,12 +74,11 @@ class LoopStalls:
 class _Limit:
     """See LoopStalls.timeout."""
 
-    __slots__ = ("_limit_s", "_stalls", "_timeout", "ends_s")
+    __slots__ = ("_stalls", "_timeout", "ends_s")
 
     def __init__(self, stalls: LoopStalls, limit_s: float) -> None:
-        self._stalls, self._limit_s = stalls, limit_s
-        self._timeout = asyncio.timeout(None)
-        self.ends_s = float("inf")  # as `running_s` counts
+        self._stalls, self._timeout = stalls, asyncio.timeout(None)
+        self.ends_s = stalls.running_s + limit_s
 
     def expire(self) -> None:
         # Not at once: what arrived during this turn of the loop is taken first.
@@ -87,7 +86,6 @@ class _Limit:
         del self._stalls._limits[self]
 
     async def __aenter__(self) -> None:
-        self.ends_s = self._stalls.running_s + self._limit_s
         self._stalls._limits[self] = None
         await self._timeout.__aenter__()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from experiment import virtual_time
 from jellyfish.scheduling import solvers
-from tests.chaos import invariants
+from tests.chaos import baseline, invariants
 from tests.chaos.faults import Scenario
 from tests.chaos.logs import simulated_clock, simulated_log
 from tests.chaos.strikes import strike
@@ -74,7 +74,7 @@ def judge(scenario: Scenario) -> Verdict:
     verdict = Verdict(scenario, [], world.struck, virtual_s=scenario.length_s)
     for check in invariants.CHECKS:
         verdict.violations += check(world)
-    broken, verdict.recovery_s = invariants.recovery(world, play)
+    broken, verdict.recovery_s = baseline.recovery(world, play)
     verdict.violations += broken
-    verdict.violations += invariants.isolation(world, play)
+    verdict.violations += baseline.isolation(world, play)
     return verdict

@@ -261,13 +261,7 @@ class World:
         """Play client `i` from its start to its end."""
         client = self.scenario.clients[i]
         await asyncio.sleep(client.start_s)
-        config = SessionConfig(
-            client=i,
-            name=f"client-{i}",
-            fps=client.fps,
-            slo_ms=client.slo_ms,
-            stream_s=self.scenario.length_s - client.start_s,
-        )
+        config = session_config(self.scenario, i)
         records = ClientRecords(i, client, self.disk, self.stalls) if i == RECORDED else None
         on_row = None if records is None else records.on_row
         session = Session(config, GrpcTransport([f"client-{i}"]), Source(), on_row=on_row)
@@ -298,6 +292,18 @@ class World:
             if state in states:
                 return state
         return "running" if states else "starting"
+
+
+def session_config(scenario: Scenario, i: int) -> SessionConfig:
+    """Return how client `i` of a scenario behaves."""
+    client = scenario.clients[i]
+    return SessionConfig(
+        client=i,
+        name=f"client-{i}",
+        fps=client.fps,
+        slo_ms=client.slo_ms,
+        stream_s=scenario.length_s - client.start_s,
+    )
 
 
 def _left(books: list[dict[str, Any]], records: ServerRecords, client: ClientHandle) -> None:

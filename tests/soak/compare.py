@@ -34,8 +34,9 @@ from jellyfish.files.atomic import read_json, write_json
 from jellyfish.records import Outcome
 from tests.chaos import children, strikes
 from tests.chaos import world as worlds
+from tests.chaos.baseline import MARGIN
 from tests.chaos.faults import Scenario, draw
-from tests.chaos.invariants import MARGIN, RECOVERED_S, SETTLED_S
+from tests.chaos.invariants import RECOVERED_S, SETTLED_S
 from tests.chaos.run import play
 from tests.soak.precedence import precedence
 from tests.soak.twin import READY_S, Twin

@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 
 from client.grpc_transport import GrpcTransport
-from client.session import Session, SessionConfig
+from client.session import Session
 from jellyfish.charges import derived_seed
 from jellyfish.errors import RunError
 from jellyfish.files.atomic import write_json
@@ -48,6 +48,7 @@ from tests.chaos.world import (
     Streamed,
     Struck,
     profile_of,
+    session_config,
 )
 from tests.soak.life import Life
 from tests.soak.moody import GO, IMPORTED, MOODS, PLANNER
@@ -371,15 +372,8 @@ class Twin:
             struck.healed_s = self.loop.time()
 
     async def _stream(self, i: int) -> None:
-        client = self.scenario.clients[i]
-        await asyncio.sleep(client.start_s)
-        config = SessionConfig(
-            client=i,
-            name=f"client-{i}",
-            fps=client.fps,
-            slo_ms=client.slo_ms,
-            stream_s=self.scenario.length_s - client.start_s,
-        )
+        await asyncio.sleep(self.scenario.clients[i].start_s)
+        config = session_config(self.scenario, i)
         transport = GrpcTransport([f"127.0.0.1:{self.network.ports[f'client-{i}']}"])
         session = Session(config, transport, Source())
         streamed = self.streamed[i] = Streamed(session.rows, session.detections)
